@@ -1,0 +1,314 @@
+"""Read `reland.toml`: every setting, its default and its limits, in one file.
+
+Unknown keys are errors with the nearest known name; all problems are reported at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from reland_features.errors import CheckError, ConfigError
+
+CONFIG_FILE = "reland.toml"
+
+
+class Section(BaseModel):
+    """A table of `reland.toml`; immutable, unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class InteractionColumns(Section):
+    """Which source column holds what, in the interactions table."""
+
+    user_id: str = "user_id"
+    item_id: str = "item_id"
+    interacted_at: str | None = None
+    order: str | None = None
+    event_type: str | None = None
+    weight: str | None = None
+
+    @model_validator(mode="after")
+    def _time_or_order(self) -> InteractionColumns:
+        if self.interacted_at is None and self.order is None:
+            raise ValueError("name a time column (interacted_at) or an order column (order), or both")
+        return self
+
+
+class ItemColumns(Section):
+    """Which source column holds what, in the items table."""
+
+    item_id: str = "item_id"
+    title: str = "title"
+    brand: str | None = None
+    categories: str | None = None
+    description: str | None = None
+
+
+class UserColumns(Section):
+    """Which source column holds what, in the users table; `profile` columns are joined to a text."""
+
+    user_id: str = "user_id"
+    profile: tuple[str, ...] = ()
+
+
+class ImpressionColumns(Section):
+    """Which source column holds what, in the impressions table."""
+
+    user_id: str = "user_id"
+    item_id: str = "item_id"
+    shown_at: str = "shown_at"
+    is_clicked: str = "is_clicked"
+
+
+class Columns(Section):
+    """Column mapping of all sources."""
+
+    interactions: InteractionColumns = InteractionColumns(interacted_at="interacted_at")
+    items: ItemColumns = ItemColumns()
+    users: UserColumns = UserColumns()
+    impressions: ImpressionColumns = ImpressionColumns()
+
+
+class Data(Section):
+    """Sources and how dbt prepares them.
+
+    A source is a parquet or CSV file (or glob), or with `target = "postgres"` a ``schema.table``.
+    """
+
+    target: Literal["duckdb", "postgres"] = "duckdb"
+    interactions: str
+    items: str
+    users: str | None = None
+    impressions: str | None = None
+    categories_separator: str = "|"
+    columns: Columns = Columns()
+    as_of: datetime | None = None
+    window_days: int | None = Field(None, ge=1)
+    user_k_core: int = Field(1, ge=1)
+    item_k_core: int = Field(1, ge=1)
+    max_history: int = Field(50, ge=1)
+    memory_limit: str = ""
+
+    @field_validator("as_of")
+    @classmethod
+    def _utc(cls, value: datetime | None) -> datetime | None:
+        """Keep UTC without a zone, as every table does."""
+        return value.astimezone(UTC).replace(tzinfo=None) if value is not None and value.tzinfo else value
+
+
+class Evaluation(Section):
+    """What is kept away from every stage so that rankers can be measured on it.
+
+    `holdout` last interactions of each user are hidden from encoder, LLM and features: the last one is
+    the test label, the one before the ranker's training label. Set 0 in production.
+    `command` is run after publishing and writes the metrics that the report shows; {project} and
+    {output} are filled in. An empty list runs nothing.
+    """
+
+    holdout: Literal[0, 2] = 2
+    min_history: int = Field(3, ge=1)
+    candidates: int = Field(100, ge=1)
+    max_users: int = Field(2000, ge=10)
+    command: tuple[str, ...] = (
+        "{python}", "-m", "ranking.evaluate", "--project", "{project}", "--output", "{output}",
+    )  # fmt: skip
+
+
+class Encoder(Section):
+    """The behaviour encoder of Eq. (1): `lightgcn`, `sasrec` or ``package.module:Class``."""
+
+    name: str = "lightgcn"
+    dimension: int = Field(64, ge=2)
+    options: dict[str, Any] = {}
+
+
+class Seeds(Section):
+    """How many users the LLM reasons about (section 3.1.1): `count`, or a `fraction` of the users."""
+
+    fraction: float = Field(0.1, gt=0, le=1)
+    count: int | None = Field(None, ge=1)
+    clusters: int | Literal["auto"] = "auto"
+
+    @field_validator("clusters")
+    @classmethod
+    def _positive(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and value < 1:
+            raise ValueError("must be at least 1, or 'auto'")
+        return value
+
+
+class Rationales(Section):
+    """The prompt, the LLM and its limits (section 3.1.2).
+
+    `prompt` is a domain (movies, products, generic) or a path to a TOML file. `options` are the
+    engine's own (see engines/hf.py and engines/openai.py). Prices are per million tokens.
+    """
+
+    prompt: str = "generic"
+    engine: str = "hf"
+    model: str = "smollm2-135m-instruct"
+    revision: str | None = None
+    batch_size: int = Field(16, ge=1)
+    max_history: int = Field(20, ge=1)
+    categories: int = Field(3, ge=1)
+    items: int = Field(3, ge=1)
+    max_tokens: int = Field(256, ge=16)
+    max_requests: int | None = Field(None, ge=1)
+    max_total_tokens: int | None = Field(None, ge=1)
+    max_cost: float | None = Field(None, gt=0)
+    prompt_price: float = Field(0.0, ge=0)
+    completion_price: float = Field(0.0, ge=0)
+    max_failed_fraction: float = Field(0.05, ge=0, le=1)
+    max_attempts: int = Field(3, ge=1)
+    options: dict[str, Any] = {}
+
+
+class TextEncoder(Section):
+    """The encoder of rationale and item texts: a packaged name, a path or a Hugging Face Hub id."""
+
+    model: str = "all-minilm-l6-v2"
+    revision: str | None = None
+    batch_size: int = Field(64, ge=1)
+
+
+class Pool(Section):
+    """The reasoning pool in Milvus: a Milvus Lite file (relative to the project) or a server's address."""
+
+    uri: str = "pool/milvus.db"
+    token: str = ""
+    collection_prefix: str = Field("reland", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    index: Literal["FLAT", "HNSW", "IVF_FLAT", "AUTOINDEX"] = "FLAT"
+    components: int = Field(8, ge=1)
+
+
+class Match(Section):
+    """How users meet seeds (Eq. 3): through `milvus`, or `exact` in memory."""
+
+    matcher: Literal["milvus", "exact"] = "milvus"
+    batch_size: int = Field(2048, ge=1, le=16384)
+
+
+class Feast(Section):
+    """The Feast repository that is applied and materialized after publishing."""
+
+    repository: str = "feature_repo"
+    apply: bool = True
+    materialize: bool = True
+
+
+class Config(Section):
+    """All of `reland.toml`."""
+
+    name: str = Field("reland", pattern=r"^[a-z][a-z0-9_]*$")
+    seed: int = 0
+    data: Data
+    evaluation: Evaluation = Evaluation()
+    encoder: Encoder = Encoder()
+    seeds: Seeds = Seeds()
+    rationales: Rationales = Rationales()
+    text_encoder: TextEncoder = TextEncoder()
+    pool: Pool = Pool()
+    match: Match = Match()
+    feast: Feast = Feast()
+
+
+def load(project: Path, overrides: Iterable[str] = ()) -> Config:
+    """Read a project's configuration.
+
+    Parameters
+    ----------
+    project : Path
+        Folder that holds `reland.toml`.
+    overrides : iterable of str
+        ``section.key=value``; the value is read as TOML, or as a string where it is not TOML.
+
+    Raises
+    ------
+    ConfigError
+        The file is not there or not TOML.
+    CheckError
+        One problem per unknown key or wrong value.
+    """
+    path = project / CONFIG_FILE
+    if not path.is_file():
+        raise ConfigError(
+            "this folder is not a reland project",
+            where=str(project),
+            got=f"no {CONFIG_FILE}",
+            hint="reland init DIR --interactions FILE --items FILE, then cd DIR",
+        )
+    try:
+        values = tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError("the configuration is not valid TOML", where=str(path), got=error) from error
+    for override in overrides:
+        _set(values, override)
+    return parse(values, where=str(path))
+
+
+def parse(values: Mapping[str, Any], where: str = CONFIG_FILE) -> Config:
+    """Validate configuration values; raise `CheckError` with one problem per key."""
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        problems = [_problem(dict(detail), where) for detail in error.errors()]
+        raise CheckError(problems) from error
+
+
+def _set(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(
+            "--set takes KEY=VALUE",
+            where="--set",
+            got=override,
+            expected="seeds.fraction=0.02",
+            hint="reland run --help",
+        )
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *path, last = key.split(".")
+    table = values
+    for part in path:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise ConfigError("--set names a key below a value", where=f"--set {override}", got=part)
+    table[last] = value
+
+
+def _problem(detail: dict[str, Any], where: str) -> ConfigError:
+    location = [str(part) for part in detail["loc"]]
+    key = ".".join(location)
+    if detail["type"] == "extra_forbidden":
+        known = _keys_at(location[:-1])
+        near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
+        return ConfigError(
+            f"unknown configuration key {key!r}",
+            where=where,
+            got=location[-1],
+            expected=f"one of {', '.join(known)}",
+            hint=f"did you mean {'.'.join([*location[:-1], near[0]])!r}?" if near else f"remove {key!r}",
+        )
+    if detail["type"] == "missing":
+        return ConfigError(f"configuration key {key!r} is missing", where=where, hint=f"add {key} to {where}")
+    message = detail["msg"].removeprefix("Value error, ")
+    return ConfigError(f"configuration key {key!r} is wrong", where=where, got=repr(detail["input"]), expected=message)
+
+
+def _keys_at(location: list[str]) -> list[str]:
+    model: type[BaseModel] = Config
+    for part in location:
+        annotation = model.model_fields[part].annotation
+        candidates = [annotation, *get_args(annotation)]
+        model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+    return sorted(model.model_fields)

@@ -1,0 +1,79 @@
+"""What every LLM engine does: turn requests into completions, in order, one for one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from reland_features.skeleton import Options, Skeleton
+
+Message = dict[Literal["role", "content"], str]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One LLM call.
+
+    Parameters
+    ----------
+    messages : tuple of dict
+        Chat messages, `role` (system, user, assistant) and `content`.
+    skeleton : Skeleton
+        Shape of the answer; engines that decode locally enforce it.
+    max_tokens : int
+        Upper limit of answer tokens.
+    """
+
+    messages: tuple[Message, ...]
+    skeleton: Skeleton = ()
+    max_tokens: int = 256
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One answer, or the reason why there is none.
+
+    `error` is empty exactly when `text` is an answer. `finish_reason` is ``stop`` for a finished
+    answer and ``length`` for a truncated one.
+    """
+
+    text: str
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    finish_reason: str = "stop"
+    error: str = ""
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """An LLM.
+
+    Attributes
+    ----------
+    engine_id : str
+        Identifies model, revision and precision; part of every ledger key.
+    source : str
+        Where the model comes from (path, package or address); stands in the manifest.
+    batch_size : int
+        How many requests `complete` likes to get at once.
+    parameters : dict
+        Decoding parameters that change answers (temperature, seed, ...); part of every ledger key.
+    """
+
+    engine_id: str
+    source: str
+    batch_size: int
+    parameters: dict[str, Any]
+
+    def complete(self, requests: Sequence[Request], options: Options) -> list[Completion]:
+        """Answer every request, in order; a failed call is a `Completion` with `error` set."""
+        ...
+
+    def count_tokens(self, requests: Sequence[Request]) -> list[int]:
+        """Return the number of prompt tokens of every request, without answering it."""
+        ...
+
+    def close(self) -> None:
+        """Release connections and memory."""
+        ...

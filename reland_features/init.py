@@ -1,0 +1,206 @@
+"""Make a project folder from a team's tables: recognise columns, write `reland.toml`, copy templates."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from reland_features import config as configuration
+from reland_features import templates
+from reland_features.errors import ConfigError, TableError
+
+# Names seen in public data sets and common event trackers, lower case, best first.
+KNOWN_NAMES: dict[str, dict[str, tuple[str, ...]]] = {
+    "interactions": {
+        "user_id": ("user_id", "userid", "uid", "user", "customer_id", "reviewerid", "visitorid", "member_id"),
+        "item_id": ("item_id", "itemid", "iid", "item", "product_id", "movie_id", "movieid", "asin", "article_id"),
+        "interacted_at": (
+            "interacted_at", "timestamp", "event_time", "event_timestamp", "created_at", "occurred_at", "ts", "time",
+            "datetime", "date", "unixreviewtime", "t_dat",
+        ),
+        "event_type": ("event_type", "event", "action", "behavior", "behaviour"),
+        "weight": ("weight",),
+    },
+    "items": {
+        "item_id": ("item_id", "itemid", "iid", "id", "product_id", "movie_id", "movieid", "asin", "article_id"),
+        "title": ("title", "name", "item_name", "product_name", "prod_name", "product_title"),
+        "brand": ("brand", "director", "maker", "manufacturer", "artist", "author", "publisher"),
+        "categories": ("categories", "genres", "category", "genre", "tags", "topics", "product_type_name"),
+        "description": ("description", "overview", "summary", "detail_desc", "abstract"),
+    },
+    "users": {
+        "user_id": ("user_id", "userid", "uid", "id", "user", "customer_id", "reviewerid", "member_id"),
+    },
+}  # fmt: skip
+KNOWN_PROFILE = ("age", "age_group", "gender", "sex", "occupation", "job", "country", "language", "membership", "plan")
+_REQUIRED = {"interactions": ("user_id", "item_id"), "items": ("item_id", "title"), "users": ("user_id",)}
+_OPTION = {"interacted_at": "time"}
+_PROMPTS = {"genres": "movies", "genre": "movies", "brand": "products", "product_id": "products", "asin": "products"}
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """What became of a project's columns: role → source column, by table."""
+
+    columns: Mapping[str, Mapping[str, str]]
+    profile: tuple[str, ...] = ()
+    prompt: str = "generic"
+    unused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def recognise(
+    tables: Mapping[str, Sequence[str]], named: Mapping[str, str | None], profile: Sequence[str] = ()
+) -> Recognised:
+    """Find the columns of each table: those named by the user, then the common names.
+
+    Parameters
+    ----------
+    tables : mapping of str to sequence of str
+        Column names of `interactions`, `items` and optionally `users`.
+    named : mapping of str to str or None
+        Role → column as given on the command line; `user_id` and `item_id` count for every table
+        that has such a column.
+
+    Raises
+    ------
+    TableError
+        A required column is not recognised, or a named one is in no table.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for table, names in tables.items():
+        lower = {name.lower(): name for name in names}
+        roles = {**KNOWN_NAMES[table], **({"order": ()} if table == "interactions" else {})}
+        found[table] = {}
+        for role, known in roles.items():
+            given = named.get(role)
+            if given is not None and given in names:
+                found[table][role] = given
+            elif match := next((lower[name] for name in known if name in lower), None):
+                found[table][role] = match
+    for role, given in named.items():
+        if given is not None and not any(given == columns.get(role) for columns in found.values()):
+            raise TableError(
+                f"--{_OPTION.get(role, role.removesuffix('_id') + '-id' if role.endswith('_id') else role)}-column "
+                "names a column that is in no table",
+                got=given,
+                expected="; ".join(f"{table}: {', '.join(names)}" for table, names in tables.items()),
+            )
+    for table in tables:
+        for role in _REQUIRED[table]:
+            if role not in found[table]:
+                raise TableError(
+                    f"no column of the {table} table is recognised as {role}",
+                    where=table,
+                    got=", ".join(tables[table]),
+                    expected=f"one of {', '.join(KNOWN_NAMES[table][role])}",
+                    hint=f"name it: --{role.replace('_', '-')}-column NAME",
+                )
+    if not {"interacted_at", "order"} & set(found["interactions"]):
+        raise TableError(
+            "the interactions table has no recognised time column",
+            got=", ".join(tables["interactions"]),
+            expected=f"one of {', '.join(KNOWN_NAMES['interactions']['interacted_at'])}",
+            hint="name it: --time-column NAME, or --order-column NAME where only the order is known",
+        )
+    for column in profile:
+        if column not in tables.get("users", ()):
+            raise TableError(
+                "--profile-columns names a column that the users table has not",
+                got=column,
+                expected=", ".join(tables.get("users", ())) or "a users table (--users FILE)",
+            )
+    chosen = tuple(profile) or tuple(c for c in tables.get("users", ()) if c.lower() in KNOWN_PROFILE)
+    used = {table: {*roles.values(), *(chosen if table == "users" else ())} for table, roles in found.items()}
+    return Recognised(
+        columns=found,
+        profile=chosen,
+        prompt=next((_PROMPTS[n.lower()] for n in tables["items"] if n.lower() in _PROMPTS), "generic"),
+        unused={table: tuple(n for n in names if n not in used[table]) for table, names in tables.items()},
+    )
+
+
+def make_project(
+    folder: Path,
+    sources: Mapping[str, Path | str],
+    named: Mapping[str, str | None],
+    *,
+    discover: Callable[[Path], list[tuple[str, str]]],
+    profile: Sequence[str] = (),
+    prompt: str | None = None,
+    name: str = "reland",
+    extra: str = "",
+) -> Recognised:
+    """Write a new project folder: `reland.toml`, the dbt package, the Feast repository.
+
+    Parameters
+    ----------
+    folder : Path
+        May exist, but not hold a `reland.toml`, `dbt` or `feature_repo`.
+    sources : mapping
+        Paths of `interactions`, `items` and optionally `users`.
+    discover : callable
+        Returns (name, type) of a file's columns; see `sources.discover_columns`.
+    extra : str
+        TOML that is appended as it is.
+    """
+    taken = [part for part in (configuration.CONFIG_FILE, "dbt", "feature_repo") if (folder / part).exists()]
+    if taken:
+        raise ConfigError(
+            "this folder already holds a project",
+            where=str(folder),
+            got=", ".join(taken),
+            hint="choose another DIR, or edit its reland.toml",
+        )
+    tables = {table: [column for column, _ in discover(Path(path))] for table, path in sources.items()}
+    recognised = recognise(tables, named, profile)
+    text = _toml(folder.resolve(), sources, recognised, prompt or recognised.prompt, name) + extra
+    import tomllib
+
+    configuration.parse(tomllib.loads(text), where="the new reland.toml")
+    folder.mkdir(parents=True, exist_ok=True)
+    templates.copy("dbt", folder / "dbt")
+    templates.copy("feature_repo", folder / "feature_repo")
+    (folder / ".gitignore").write_text(".reland/\nfeatures/\npool/\nreports/\nfeature_repo/data/\n")
+    # Written last: a folder without reland.toml is no project, whatever a killed init left in it.
+    (folder / configuration.CONFIG_FILE).write_text(text)
+    return recognised
+
+
+def _toml(folder: Path, sources: Mapping[str, Path | str], recognised: Recognised, prompt: str, name: str) -> str:
+    def located(path: Path | str) -> str:
+        absolute = Path(path).resolve()
+        return str(absolute.relative_to(folder) if absolute.is_relative_to(folder) else absolute)
+
+    quoted = json.dumps  # JSON strings are TOML basic strings
+    lines = [
+        "# A reland project. Every setting with its default and limits: reland config",
+        f"name = {quoted(name)}",
+        "seed = 0",
+        "",
+        "[data]",
+        *(f"{table} = {quoted(located(path))}" for table, path in sources.items()),
+        "",
+    ]
+    for table, roles in recognised.columns.items():
+        lines += [f"[data.columns.{table}]", *(f"{role} = {quoted(column)}" for role, column in roles.items())]
+        if table == "users" and recognised.profile:
+            lines.append(f"profile = {quoted(list(recognised.profile))}")
+        lines.append("")
+    lines += [
+        "[evaluation]",
+        "# The last 2 interactions of each user are hidden from everything and measure the ranker.",
+        "# In production: 0, so that features use all behaviour.",
+        "holdout = 2",
+        "",
+        "[seeds]",
+        "fraction = 0.1",
+        "",
+        "[rationales]",
+        f"prompt = {quoted(prompt)}",
+        'engine = "hf"',
+        'model = "smollm2-135m-instruct"',
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,68 @@
+from datetime import datetime
+
+import pytest
+
+from reland_features.config import load, parse
+from reland_features.errors import CheckError, ConfigError
+
+MINIMAL = '[data]\ninteractions = "i.parquet"\nitems = "t.parquet"\n[data.columns.interactions]\norder = "pos"\n'
+
+
+@pytest.fixture
+def project(tmp_path):
+    (tmp_path / "reland.toml").write_text(MINIMAL)
+    return tmp_path
+
+
+def test_overrides_are_read_as_toml_and_else_as_text(project):
+    config = load(
+        project,
+        ["seeds.fraction=0.02", "seeds.clusters=7", "rationales.prompt=movies", "data.as_of=2020-01-02T03:04:05Z"],
+    )
+    assert (config.seeds.fraction, config.seeds.clusters, config.rationales.prompt) == (0.02, 7, "movies")
+    assert config.data.as_of == datetime(2020, 1, 2, 3, 4, 5)
+
+
+def test_as_of_with_a_zone_is_kept_as_utc(project):
+    assert load(project, ["data.as_of=2020-01-02T03:00:00+02:00"]).data.as_of == datetime(2020, 1, 2, 1)
+
+
+def test_all_problems_are_reported_at_once_each_with_the_nearest_key():
+    with pytest.raises(CheckError) as caught:
+        parse({"data": {"interactions": "a"}, "seeds": {"fracton": 0.1, "count": 0}, "sedes": {}})
+    text = str(caught.value)
+    assert text.startswith("4 problems found")
+    assert "did you mean 'seeds.fraction'?" in text
+    assert "did you mean 'seeds'?" in text
+    assert "'data.items' is missing" in text
+    assert "'seeds.count' is wrong" in text
+
+
+@pytest.mark.parametrize("override", ["seeds", "=1"])
+def test_an_override_without_key_and_value_is_refused(project, override):
+    with pytest.raises(ConfigError, match="KEY=VALUE"):
+        load(project, [override])
+
+
+def test_an_override_below_a_value_is_refused(project):
+    with pytest.raises(ConfigError, match="below a value"):
+        load(project, ["data.items.x=1"])
+
+
+def test_a_folder_without_configuration_says_how_to_make_one(tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path)
+    assert "reland init" in caught.value.hint
+
+
+def test_broken_toml_names_the_file(tmp_path):
+    (tmp_path / "reland.toml").write_text("a = [")
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path)
+    assert "reland.toml" in caught.value.where
+
+
+def test_interactions_need_a_time_or_an_order():
+    with pytest.raises(CheckError, match="1 problem found") as caught:
+        parse({"data": {"interactions": "a", "items": "b", "columns": {"interactions": {"user_id": "u"}}}})
+    assert "time column" in str(caught.value)

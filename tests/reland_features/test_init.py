@@ -1,0 +1,82 @@
+import tomllib
+
+import pytest
+
+from reland_features.config import load
+from reland_features.errors import ConfigError, TableError
+from reland_features.init import make_project, recognise
+
+TABLES = {
+    "interactions": ["userId", "movieId", "rating", "timestamp"],
+    "items": ["movieId", "title", "genres", "director"],
+    "users": ["userId", "age", "gender", "zip_code"],
+}
+
+
+def names(path):
+    return [(column, "VARCHAR") for column in TABLES[path.stem]]
+
+
+def test_common_names_are_recognised_whatever_their_case():
+    found = recognise(TABLES, {})
+    assert found.columns == {
+        "interactions": {"user_id": "userId", "item_id": "movieId", "interacted_at": "timestamp"},
+        "items": {"item_id": "movieId", "title": "title", "brand": "director", "categories": "genres"},
+        "users": {"user_id": "userId"},
+    }
+    assert found.profile == ("age", "gender")
+    assert found.prompt == "movies"
+    assert found.unused == {"interactions": ("rating",), "items": (), "users": ("zip_code",)}
+
+
+def test_a_named_column_goes_before_a_common_name():
+    tables = {**TABLES, "items": [*TABLES["items"], "name"]}
+    assert recognise(tables, {"title": "name"}).columns["items"]["title"] == "name"
+
+
+def test_a_named_column_that_is_nowhere_is_an_error_that_lists_the_columns():
+    with pytest.raises(TableError) as caught:
+        recognise(TABLES, {"title": "titel"})
+    assert "--title-column" in str(caught.value)
+    assert "director" in caught.value.expected
+
+
+@pytest.mark.parametrize(
+    ("table", "columns", "said"),
+    [
+        ("interactions", ["who", "movieId", "timestamp"], "--user-id-column"),
+        ("interactions", ["userId", "movieId", "rating"], "--order-column"),
+        ("items", ["movieId", "genres"], "--title-column"),
+    ],
+)
+def test_what_is_not_recognised_is_asked_for_by_option(table, columns, said):
+    with pytest.raises(TableError) as caught:
+        recognise({**TABLES, table: columns}, {})
+    assert said in caught.value.hint
+
+
+def test_an_unknown_profile_column_is_an_error():
+    with pytest.raises(TableError, match="profile"):
+        recognise(TABLES, {}, ["income"])
+
+
+def test_a_project_holds_a_configuration_that_loads_and_both_templates(tmp_path):
+    tables = tmp_path / "D" / "tables"
+    sources = {name: (tables if name == "items" else tmp_path) / f"{name}.parquet" for name in TABLES}
+    make_project(tmp_path / "D", sources, {}, discover=names)
+    config = load(tmp_path / "D")
+    assert config.data.items == "tables/items.parquet"
+    assert config.data.interactions == str((tmp_path / "interactions.parquet").resolve())
+    assert config.data.columns.users.profile == ("age", "gender")
+    assert (tmp_path / "D" / "dbt" / "dbt_project.yml").is_file()
+    assert (tmp_path / "D" / "feature_repo" / "feature_store.yaml").is_file()
+    assert tomllib.loads((tmp_path / "D" / "reland.toml").read_text())["rationales"]["prompt"] == "movies"
+
+
+def test_a_second_init_in_the_same_folder_is_refused(tmp_path):
+    sources = {name: tmp_path / f"{name}.parquet" for name in TABLES}
+    make_project(tmp_path / "D", sources, {}, discover=names)
+    before = (tmp_path / "D" / "reland.toml").read_text()
+    with pytest.raises(ConfigError, match="already holds a project"):
+        make_project(tmp_path / "D", sources, {}, discover=names)
+    assert (tmp_path / "D" / "reland.toml").read_text() == before

@@ -1,0 +1,123 @@
+"""The architecture, as a test: a file imports only lower layers, and nothing heavy is imported early."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "reland_features"
+
+# Later lines may import earlier ones; files of one line do not import each other.
+LAYERS = """
+errors columns
+config artifacts templates __init__
+project interactions skeleton weights crosses
+demo/__init__ demo/films demo/catalogue demo/download sources
+demo/simulator
+encoders/base engines/base engines/constraint prompts/text prepare
+encoders/training prompts/template engines/retry
+encoders/lightgcn encoders/sasrec engines/hf engines/openai engines/dummy prompts/parsing
+encoders/__init__ engines/__init__ prompts/__init__ seeds ledger text_encoder index init
+rationales pool demo_project
+matching
+features feast
+report/figures
+report/__init__
+stages explain
+evaluation dry_run check
+report/collect
+pipeline
+console
+cli
+"""
+
+
+def layer_of() -> dict[str, int]:
+    return {name: depth for depth, line in enumerate(LAYERS.strip().splitlines()) for name in line.split()}
+
+
+def imports(path: Path) -> set[str]:
+    """Modules of this package that a file imports, anywhere in it, as paths without suffix."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("reland_features"):
+            below = node.module.split(".")[1:]
+            for alias in node.names:
+                found.add("/".join([*below, alias.name]))
+                found.add("/".join(below) or "__init__")
+        elif isinstance(node, ast.Import):
+            found |= {"/".join(a.name.split(".")[1:]) for a in node.names if a.name.startswith("reland_features.")}
+    known = set()
+    for name in found:
+        if (PACKAGE / f"{name}.py").is_file():
+            known.add(name)
+        elif (PACKAGE / name / "__init__.py").is_file():
+            known.add(f"{name}/__init__")
+    return known
+
+
+def python_files() -> list[str]:
+    return sorted(
+        str(p.relative_to(PACKAGE).with_suffix("")) for p in PACKAGE.rglob("*.py") if "_templates" not in p.parts
+    )
+
+
+def test_every_file_has_a_layer():
+    assert sorted(set(python_files()) - set(layer_of())) == []
+
+
+@pytest.mark.parametrize("name", python_files())
+def test_a_file_imports_only_lower_layers(name):
+    layers = layer_of()
+    upward = [
+        other
+        for other in imports(PACKAGE / f"{name}.py") - {name, "__init__"}
+        if layers[other] >= layers[name]
+        # `from package.sub import module` names the package too; its own __init__ is not an import upwards.
+        and not (other.endswith("/__init__") and name.startswith(other.removesuffix("__init__")))
+    ]
+    assert upward == []
+
+
+def test_the_library_imports_neither_ranking_nor_the_feature_repository():
+    for name in python_files():
+        modules = {
+            alias.name if isinstance(node, ast.Import) else node.module or ""
+            for node in ast.walk(ast.parse((PACKAGE / f"{name}.py").read_text()))
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for alias in node.names
+        }
+        assert not [m for m in modules if m.split(".")[0] in ("ranking", "feature_repo", "tests")], name
+
+
+def test_the_feature_repository_imports_only_columns_and_factories():
+    tree = ast.parse((ROOT / "feature_repo" / "feature_definitions.py").read_text())
+    modules = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module}
+    assert {m for m in modules if m.startswith("reland_features")} <= {
+        "reland_features.columns",
+        "reland_features.feast",
+    }
+
+
+@pytest.mark.parametrize("statement", ["import reland_features", "import reland_features.cli"])
+def test_importing_the_package_imports_nothing_heavy(statement):
+    heavy = {
+        "torch",
+        "transformers",
+        "sklearn",
+        "pymilvus",
+        "feast",
+        "dbt",
+        "duckdb",
+        "pandas",
+        "xgboost",
+        "matplotlib",
+    }
+    code = f"import sys; {statement}; print(sorted({heavy!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
