@@ -107,6 +107,24 @@ def check(project: ProjectDir = Path(), overrides: Overrides = None, as_json: Js
     print(json.dumps({"problems": []})) if as_json else _say("no problems found; next: reland run")
 
 
+@app.command()
+def config(
+    project: ProjectDir = Path(),
+    overrides: Overrides = None,
+    dbt_vars: Annotated[bool, typer.Option("--dbt-vars", help="Print the vars for `dbt --vars` instead.")] = False,
+) -> None:
+    """Print every setting with its present value, as JSON."""
+    from reland_features.project import Project
+
+    opened = Project.open(project, overrides or ())
+    if dbt_vars:
+        from reland_features.prepare import dbt_vars as vars_of
+
+        print(json.dumps(vars_of(opened.config, opened.root), default=str))
+    else:
+        print(opened.config.model_dump_json(indent=2))
+
+
 def _run(project: Path, overrides: list[str] | None, as_of: str | None, as_json: bool, until: str) -> Any:
     from reland_features.console import ConsoleListener, summary
     from reland_features.pipeline import run as run_pipeline

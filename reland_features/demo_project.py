@@ -42,9 +42,9 @@ def make_demo(directory: Path, *, users: int, dataset: str = "films", archive: P
 
         download_movielens_100k(tables, archive)
     else:
-        from reland_features.demo.simulator import simulate
+        from reland_features.demo.simulator import simulate, write_world
 
-        simulate(users=users, seed=0).write(tables)
+        write_world(tables, simulate(users=users, seed=0))
     make_project(
         directory,
         {name: tables / f"{name}.parquet" for name in ("interactions", "items", "users")},

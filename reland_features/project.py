@@ -16,6 +16,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,7 +38,12 @@ class Project:
 
     @classmethod
     def open(cls, root: Path, overrides: Iterable[str] = ()) -> Project:
-        """Read the configuration of a project folder; raise `ConfigError` or `CheckError`."""
+        """Read the configuration of a project folder; raise `ConfigError` or `CheckError`.
+
+        The folder joins the import path, so that a class named in the configuration may live in it.
+        """
+        if str(root.resolve()) not in sys.path:
+            sys.path.insert(0, str(root.resolve()))
         return cls(root.resolve(), configuration.load(root, overrides))
 
     @cached_property

@@ -16,17 +16,18 @@ PACKAGE = ROOT / "reland_features"
 LAYERS = """
 errors columns
 config artifacts templates __init__
-project interactions skeleton weights crosses
-demo/__init__ demo/films demo/catalogue demo/download sources
-demo/simulator
-encoders/base engines/base engines/constraint prompts/text prepare
-encoders/training prompts/template engines/retry
-encoders/lightgcn encoders/sasrec engines/hf engines/openai engines/dummy prompts/parsing
-encoders/__init__ engines/__init__ prompts/__init__ seeds ledger text_encoder index init
-rationales pool demo_project
-matching
-features feast
-report/figures
+project interactions skeleton weights crosses mart_files databases source_columns
+demo/__init__ demo/tastes demo/catalogue demo/draws demo/download source_tables
+demo/simulator sources
+engines/base encoders/base engines/vocabulary prompts/text index/base prepare
+engines/constraint engines/packed encoders/training prompts/catalogue prompts/schema prompts/grounding
+prompts/parsing encoders/lightgcn encoders/sasrec engines/hf engines/openai engines/dummy index/exact index/milvus
+prompts/template
+encoders/__init__ engines/__init__ prompts/__init__ index/__init__ seeds ledger text_encoder init
+seed_requests pool demo_project publishing
+rounds matching
+rationales features feature_store
+feast report/figures
 report/__init__
 stages explain
 evaluation dry_run check
@@ -34,6 +35,7 @@ report/collect
 pipeline
 console
 cli
+__main__
 """
 
 

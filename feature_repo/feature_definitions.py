@@ -1,0 +1,88 @@
+"""ReLand's features, defined for Feast.
+
+The sources are parquet files below `features/` of the project folder, next to this repository, or
+below the folder that the environment variable RELAND_FEATURES names. `feast apply` stores the absolute
+path, so apply again after moving the project.
+"""
+
+import os
+from pathlib import Path
+
+from feast import Entity, FeatureService, Project, ValueType
+
+from reland_features.columns import ITEM_ID, SEED_USER_ID, USER_ID
+from reland_features.feast import rationale_item_cross, rationale_views, user_item_affinity
+
+OWNER = "recommendations"
+FEATURES = os.environ.get("RELAND_FEATURES") or Path(__file__).resolve().parent.parent / "features"
+
+project = Project(name="reland", description="Recommendation rationales of an LLM as features", owner=OWNER)
+
+# Entities
+
+user = Entity(
+    name="user",
+    join_keys=[USER_ID],
+    value_type=ValueType.STRING,
+    description="Whoever interacts with items.",
+    owner=OWNER,
+)
+item = Entity(
+    name="item",
+    join_keys=[ITEM_ID],
+    value_type=ValueType.STRING,
+    description="What is recommended.",
+    owner=OWNER,
+)
+seed = Entity(
+    name="seed",
+    join_keys=[SEED_USER_ID],
+    value_type=ValueType.STRING,
+    description="A user whom the LLM wrote a rationale for.",
+    owner=OWNER,
+)
+
+# Sources and views
+
+user_rationale, user_seed_match, seed_rationale, user_activity, item_attributes = rationale_views(
+    FEATURES, user=user, item=item, seed=seed, owner=OWNER
+)
+
+# On-demand views: the same function offline and online
+
+rationale_cross = rationale_item_cross(user_rationale, item_attributes, owner=OWNER)
+affinity = user_item_affinity(user_activity, item_attributes, owner=OWNER)
+
+# Services
+
+_baseline = [
+    user_activity[["interaction_count", "activity_level"]],
+    item_attributes[["interaction_count"]],
+    affinity[["category_affinity"]],
+]
+
+ranker_baseline = FeatureService(
+    name="ranker_baseline",
+    features=_baseline,
+    description="What a ranker has without rationales.",
+    owner=OWNER,
+    tags={"rationales": "no"},
+)
+ranker_with_rationales = FeatureService(
+    name="ranker_with_rationales",
+    features=[
+        *_baseline,
+        user_rationale[["rationale_components", "similarity", "cluster_id"]],
+        rationale_cross[["rationale_item_cosine", "has_rationale"]],
+    ],
+    description="The same ranker with rationales, as crosses and components that a tree can split on.",
+    owner=OWNER,
+    tags={"rationales": "yes", "layout": "wide"},
+)
+rationale_explanation = FeatureService(
+    name="rationale_explanation",
+    features=[user_rationale[["summary", "seed_user_id", "similarity", "pool_version"]]],
+    description="Why: the Step 1 sentence a user inherits, from whom, and out of which pool.",
+    owner=OWNER,
+    tags={"rationales": "yes"},
+)

@@ -1,0 +1,1 @@
+"""Rankers that consume the features through Feast, offline to train and online to score."""

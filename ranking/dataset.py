@@ -1,0 +1,145 @@
+"""Make ranking queries from the held-out events: a positive and candidates per user.
+
+The holdout is leave-last-out per user, not a point in time: a user's last events may be older than
+another user's history. Features are therefore asked for as of the published run's `as_of`, whose
+histories hold no held-out event of anyone, and not as of the event itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from ranking.project import RankingProject
+from reland_features.errors import TableError
+
+TEST, TRAIN = 1, 2
+"""`holdout_rank` of the events that are tested on and trained on."""
+
+
+@dataclass(frozen=True)
+class RankingQueries:
+    """Who is to be shown what, and what was right.
+
+    Parameters
+    ----------
+    frame : polars.DataFrame
+        query (int64, ascending), user_id, item_id, label (int8, one 1 per query), event_timestamp.
+    protocol : str
+        What the candidates are, in words.
+    """
+
+    frame: pl.DataFrame
+    protocol: str
+
+    @property
+    def users(self) -> pl.Series:
+        """User of each query, in the order of queries."""
+        return self.frame.group_by("query", maintain_order=True).first()["user_id"]
+
+
+def ranking_queries(
+    project: RankingProject,
+    holdout_rank: int,
+    *,
+    candidates: int | None,
+    max_users: int | None = None,
+    seed: int = 0,
+) -> RankingQueries:
+    """Draw one query per user with held-out events.
+
+    Parameters
+    ----------
+    project : RankingProject
+        Its marts give events, items and histories.
+    holdout_rank : int
+        `TRAIN` or `TEST`.
+    candidates : int, optional
+        Items in each query: the positive, and negatives drawn uniformly from the items that the user has
+        no event with. None ranks the whole catalogue apart from the user's other items.
+    max_users : int, optional
+        Keep a uniform sample of the users; the same seed gives the same users for train and test.
+    seed : int
+        Of the draws.
+
+    Raises
+    ------
+    TableError
+        Nothing is held out, or the catalogue has a single item.
+    """
+    holdout = pl.read_parquet(project.mart("holdout"))
+    positives = holdout.filter(pl.col("holdout_rank") == holdout_rank).select("user_id", "item_id").sort("user_id")
+    if not positives.height:
+        raise TableError(
+            "no events are held out, so no ranker can be trained or tested",
+            where=str(project.mart("holdout")),
+            got=f"0 rows with holdout_rank {holdout_rank}",
+            hint="set evaluation.holdout = 2 in reland.toml and run reland run",
+        )
+    if max_users is not None and positives.height > max_users:
+        kept = np.random.default_rng(seed).choice(positives.height, size=max_users, replace=False)
+        positives = positives[np.sort(kept)]
+    items = pl.read_parquet(project.mart("items"), columns=["item_id"])["item_id"]
+    if len(items) < 2:
+        raise TableError("there is nothing to rank", where=str(project.mart("items")), got=f"{len(items)} items")
+    seen = _seen_rows(project, positives["user_id"], items, holdout)
+    rows = dict(zip(items.to_list(), range(len(items)), strict=True))
+    rng = np.random.default_rng([seed, holdout_rank])
+    picked = []
+    for user, item in positives.iter_rows():
+        own = rows.get(item)
+        picked.append(_candidates(rng, len(items), own, seen.get(user, np.array([], np.int64)), candidates))
+    lengths = np.array([len(p) + 1 for p in picked])
+    frame = pl.DataFrame(
+        {
+            "query": np.repeat(np.arange(len(picked)), lengths),
+            "user_id": positives["user_id"].gather(np.repeat(np.arange(len(picked)), lengths)),
+            "item_id": pl.concat(
+                [pl.concat([positives["item_id"][n : n + 1], items.gather(p)]) for n, p in enumerate(picked)]
+            ),
+        }
+    ).with_columns(
+        label=(pl.int_range(pl.len()).over("query") == 0).cast(pl.Int8),
+        event_timestamp=pl.lit(project.as_of, pl.Datetime("us")),
+    )
+    return RankingQueries(frame, _protocol(candidates, positives.height, int(lengths.min()), int(lengths.max())))
+
+
+def _candidates(
+    rng: np.random.Generator, items: int, own: int | None, seen: np.ndarray, candidates: int | None
+) -> np.ndarray:
+    """Return row numbers of negatives: neither the positive nor anything the user has an event with."""
+    excluded = seen if own is None else np.append(seen, own)
+    if candidates is None:
+        return np.setdiff1d(np.arange(items), excluded)
+    # Draw enough that those to be excluded can be dropped; the rest is a uniform draw from what is left.
+    drawn = rng.choice(items, size=min(items, candidates - 1 + len(excluded)), replace=False)
+    return drawn[~np.isin(drawn, excluded)][: candidates - 1]
+
+
+def _seen_rows(
+    project: RankingProject, users: pl.Series, items: pl.Series, holdout: pl.DataFrame
+) -> dict[str, np.ndarray]:
+    index = items.to_frame().with_columns(row=pl.int_range(pl.len()))
+    history = pl.scan_parquet(project.mart("interactions")).select("user_id", "item_id")
+    events = pl.concat([history, holdout.lazy().select("user_id", "item_id")])
+    rows = (
+        events.filter(pl.col("user_id").is_in(users.implode()))
+        .join(index.lazy(), on="item_id", how="inner")
+        .group_by("user_id")
+        .agg(pl.col("row").unique())
+        .collect()
+    )
+    return {user: np.asarray(seen, dtype=np.int64) for user, seen in rows.iter_rows()}
+
+
+def _protocol(candidates: int | None, users: int, shortest: int, longest: int) -> str:
+    size = str(longest) if shortest == longest else f"{shortest} to {longest}"
+    if candidates is None:
+        return f"leave-last-out, {users:,} users, full ranking of {size} items (the user's other items left out)"
+    return (
+        f"leave-last-out, {users:,} users, {size} candidates each: the positive and uniform draws from the items "
+        "the user has no event with"
+    )

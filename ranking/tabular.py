@@ -1,0 +1,127 @@
+"""Turn a training frame, or an online answer, into the columns of a tree ranker.
+
+The same function makes both matrices. Its defaults are the mask: whoever has no rationale gets
+``has_rationale`` 0, zeros, and cluster -1, and is scored by the columns that are left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from reland_features.errors import TrainingFrameError
+
+BASELINE_SERVICE = "ranker_baseline"
+RATIONALE_SERVICE = "ranker_with_rationales"
+COMPONENTS = "user_rationale__rationale_components"
+_LEVELS = {"L1": 1.0, "L2": 2.0, "L3": 3.0, "L4": 4.0}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the matrix: from which feature, how transformed, and what stands for null."""
+
+    name: str
+    feature: str
+    default: float = 0.0
+    transform: str = "as_is"
+
+
+BASELINE_COLUMNS = (
+    Column("log_item_interactions", "item_attributes__interaction_count", transform="log"),
+    Column("log_user_interactions", "user_activity__interaction_count", transform="log"),
+    Column("activity_level", "user_activity__activity_level", transform="level"),
+    Column("category_affinity", "user_item_affinity__category_affinity"),
+)
+RATIONALE_COLUMNS = (
+    Column("rationale_item_cosine", "rationale_item_cross__rationale_item_cosine"),
+    Column("similarity", "user_rationale__similarity"),
+    Column("cluster", "user_rationale__cluster_id", default=-1.0),
+    Column("has_rationale", "rationale_item_cross__has_rationale"),
+)
+
+
+@dataclass(frozen=True)
+class TabularFeatures:
+    """The columns of one ranker.
+
+    Parameters
+    ----------
+    service : str
+        Feast service that holds every feature, offline and online.
+    components : int
+        PCA components of the rationale that become columns; 0 for a ranker without rationales.
+    """
+
+    service: str
+    components: int = 0
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Columns that are made from one number each."""
+        with_rationales = self.service != BASELINE_SERVICE
+        return BASELINE_COLUMNS + (RATIONALE_COLUMNS if with_rationales else ())
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all columns, in the order of the matrix."""
+        return [c.name for c in self.columns] + [f"rationale_component_{n}" for n in range(self.components)]
+
+    def matrix(self, frame: pl.DataFrame) -> np.ndarray:
+        """Return float32 [rows, len(names)] without a NaN.
+
+        Raises
+        ------
+        TrainingFrameError
+            The frame lacks features of the service, or holds an infinite one.
+        """
+        needed = [c.feature for c in self.columns] + [COMPONENTS] * bool(self.components)
+        missing = [name for name in needed if name not in frame.columns]
+        if missing:
+            raise TrainingFrameError("features are missing", where=self.service, got=frame.columns, expected=missing)
+        columns = [_column(frame, column) for column in self.columns]
+        if self.components:
+            columns += list(_components(frame[COMPONENTS], self.components).T)
+        matrix = np.column_stack(columns).astype(np.float32)
+        finite = np.asarray(np.isfinite(matrix).all(axis=0))
+        if not finite.all():
+            bad = [name for name, ok in zip(self.names, finite, strict=True) if not ok]
+            raise TrainingFrameError("features are not finite", where=self.service, got=bad)
+        return matrix
+
+
+def baseline_features() -> TabularFeatures:
+    """Return the columns of a ranker without rationales."""
+    return TabularFeatures(BASELINE_SERVICE)
+
+
+def rationale_features(frame: pl.DataFrame) -> TabularFeatures:
+    """Return the columns of a ranker with rationales, as many components as the frame holds."""
+    lengths = frame[COMPONENTS].list.len().drop_nulls().to_numpy()
+    return TabularFeatures(RATIONALE_SERVICE, int(lengths.max(initial=0)))
+
+
+def online_frame(answer: Mapping[str, list[object]]) -> pl.DataFrame:
+    """Return what `get_online_features(...).to_dict()` gave as a frame like a training frame."""
+    return pl.DataFrame({name: pl.Series(name, values, strict=False) for name, values in answer.items()})
+
+
+def _column(frame: pl.DataFrame, column: Column) -> np.ndarray:
+    values = frame[column.feature]
+    if column.transform == "level":
+        numbers = values.cast(pl.String).replace_strict(_LEVELS, default=None, return_dtype=pl.Float64)
+    else:
+        numbers = values.cast(pl.Float64)
+    out = numbers.fill_nan(None).fill_null(column.default).to_numpy()
+    return np.log1p(out) if column.transform == "log" else out
+
+
+def _components(values: pl.Series, components: int) -> np.ndarray:
+    out = np.zeros((len(values), components))
+    for row, vector in enumerate(values.to_list()):
+        if vector is not None:
+            out[row, : len(vector)] = vector[:components]
+    return out

@@ -1,0 +1,183 @@
+"""Train an XGBoost ranker on a frame from Feast: ``python -m ranking.train --project D``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from ranking.dataset import TRAIN, ranking_queries
+from ranking.project import RankingProject
+from ranking.tabular import (
+    BASELINE_SERVICE,
+    RATIONALE_SERVICE,
+    TabularFeatures,
+    baseline_features,
+    rationale_features,
+)
+from ranking.training_frame import training_frame
+from reland_features.artifacts import content_id, write_atomically
+from reland_features.errors import ArtifactError, RelandError
+from reland_features.feast import open_store
+
+if TYPE_CHECKING:
+    from xgboost import Booster
+
+ROUNDS = 200
+_PATIENCE = 20
+_VALIDATION = 10  # one query in ten
+_MODEL, _FACTS, _CURRENT = "model.ubj", "ranker.json", "current.json"
+
+
+@dataclass(frozen=True)
+class Ranker:
+    """A trained model and the features it reads."""
+
+    features: TabularFeatures
+    booster: Booster
+    facts: dict[str, Any]
+
+    def score(self, frame: pl.DataFrame) -> np.ndarray:
+        """Return a score per row of a training frame or an online frame, float32 [rows]."""
+        return np.asarray(self.booster.inplace_predict(self.features.matrix(frame)), dtype=np.float32)
+
+
+def fit(features: TabularFeatures, frame: pl.DataFrame, *, seed: int = 0) -> Ranker:
+    """Fit `rank:ndcg` on queries, stopping early on every tenth of them.
+
+    Parameters
+    ----------
+    features : TabularFeatures
+        Which columns.
+    frame : polars.DataFrame
+        query (ascending), label, and the features.
+    """
+    import xgboost as xgb
+
+    matrix, label, query = features.matrix(frame), frame["label"].to_numpy(), frame["query"].to_numpy()
+    held = query % _VALIDATION == _VALIDATION - 1
+    if not held.any():
+        held = np.ones_like(held)  # too few queries to spare one: stop on the training set
+        kept = held
+    else:
+        kept = ~held
+
+    def part(rows: np.ndarray) -> xgb.DMatrix:
+        return xgb.DMatrix(matrix[rows], label=label[rows], qid=query[rows], feature_names=features.names)
+
+    settings = {
+        "objective": "rank:ndcg",
+        "eval_metric": "ndcg@10",
+        "tree_method": "hist",
+        "max_depth": 4,
+        "eta": 0.1,
+        "seed": seed,
+    }
+    booster = xgb.train(
+        settings,
+        part(kept),
+        num_boost_round=ROUNDS,
+        evals=[(part(held), "validation")],
+        early_stopping_rounds=_PATIENCE,
+        verbose_eval=False,
+    )
+    booster = booster[: booster.best_iteration + 1]
+    booster.feature_names = None  # scored from plain matrices, whose columns `features` orders
+    facts = {"rounds": int(booster.num_boosted_rounds()), "queries": len(np.unique(query)), "rows": len(query)}
+    return Ranker(features, booster, facts)
+
+
+def train(project: RankingProject, service: str = RATIONALE_SERVICE) -> Ranker:
+    """Train the ranker that is served, on the users' last but one events."""
+    settings = project.evaluation
+    queries = ranking_queries(
+        project, TRAIN, candidates=settings.candidates, max_users=settings.max_users, seed=project.seed
+    )
+    frame = training_frame(open_store(project.repository), queries.frame, service)
+    features = baseline_features() if service == BASELINE_SERVICE else rationale_features(frame)
+    ranker = fit(features, frame, seed=project.seed)
+    trained_on = {
+        "features_run": project.features_run,
+        "pool_version": project.pool_version,
+        "as_of": project.as_of.isoformat(),
+        "protocol": queries.protocol,
+    }
+    return Ranker(features, ranker.booster, {**ranker.facts, **trained_on})
+
+
+def save(ranker: Ranker, models: Path) -> Path:
+    """Write model, features and facts as one folder, and then make it the current one."""
+    described = {
+        "service": ranker.features.service,
+        "components": ranker.features.components,
+        "columns": ranker.features.names,
+        **ranker.facts,
+    }
+    raw = bytes(ranker.booster.save_raw("ubj"))
+    folder = models / f"{ranker.features.service}-{content_id([described, raw.hex()])}"
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    (partial / _MODEL).write_bytes(raw)
+    write_atomically(partial / _FACTS, json.dumps(described, indent=2) + "\n")
+    if not folder.exists():
+        partial.rename(folder)
+    shutil.rmtree(partial, ignore_errors=True)
+    write_atomically(models / _CURRENT, json.dumps({"model": folder.name}) + "\n")
+    return folder
+
+
+def load(models: Path) -> Ranker:
+    """Read the current model.
+
+    Raises
+    ------
+    ArtifactError
+        None was trained, or its columns are not those this version of the package makes.
+    """
+    import xgboost as xgb
+
+    pointer = models / _CURRENT
+    if not pointer.is_file():
+        raise ArtifactError("no ranker has been trained", where=str(models), hint="python -m ranking.train --project D")
+    folder = models / json.loads(pointer.read_text())["model"]
+    described = json.loads((folder / _FACTS).read_text())
+    features = TabularFeatures(described["service"], described["components"])
+    if features.names != described["columns"]:
+        raise ArtifactError(
+            "the ranker was trained on other columns",
+            where=str(folder),
+            got=described["columns"],
+            expected=features.names,
+            hint="python -m ranking.train --project D",
+        )
+    booster = xgb.Booster()
+    booster.load_model(folder / _MODEL)
+    return Ranker(features, booster, {**described, "model": folder.name})
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train, save and say where."""
+    parser = argparse.ArgumentParser(prog="python -m ranking.train", description=__doc__)
+    parser.add_argument("--project", type=Path, required=True, help="folder with reland.toml")
+    parser.add_argument("--service", choices=[RATIONALE_SERVICE, BASELINE_SERVICE], default=RATIONALE_SERVICE)
+    options = parser.parse_args(arguments)
+    try:
+        project = RankingProject.open(options.project)
+        ranker = train(project, options.service)
+        print(save(ranker, project.models))
+    except RelandError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

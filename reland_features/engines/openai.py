@@ -1,0 +1,209 @@
+"""Any OpenAI-compatible server (vLLM, TGI, llama.cpp, a provider) as an engine, through httpx."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import httpx
+
+from reland_features.engines.base import Completion, Request
+from reland_features.errors import ConfigError
+from reland_features.skeleton import Options
+
+DEFAULT_URL = "https://api.openai.com/v1"
+DEFAULT_KEY = "OPENAI_API_KEY"
+_RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+_MAX_PAUSE = 60.0
+
+
+class OpenAIEngine:
+    """Ask a chat-completions endpoint; skeletons are not enforced, answers are validated after the fact.
+
+    Overload (429), server errors, timeouts and broken connections are tried again after a pause that
+    doubles, with jitter, or that the server names (Retry-After). Everything else, a bad request or a
+    wrong key for example, is not. The API key is read from the environment, sent, and written nowhere.
+
+    Parameters
+    ----------
+    model : str
+        Name of the model at the server.
+    batch_size : int
+        Requests per call of `complete`.
+    base_url : str
+        Address up to and without ``/chat/completions``.
+    api_key_env : str
+        Environment variable that holds the key; one that is named here must be set.
+    concurrency : int, optional
+        Requests in flight, at most; `batch_size` where None.
+    timeout : float
+        Seconds for one request.
+    max_retries : int
+        Further tries after the first.
+    max_retry_after : float
+        Longest pause, in seconds, that a server may ask for; beyond it the call fails.
+    temperature : float or None
+        None leaves it to the server.
+    seed : int, optional
+        Sent to the server where given.
+    extra : mapping, optional
+        Further fields of the request's body, for example ``{"top_p" = 0.9}``.
+    sleep : callable
+        Waits; tests pass their own.
+    """
+
+    constrained = False
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        batch_size: int = 16,
+        base_url: str = DEFAULT_URL,
+        api_key_env: str = DEFAULT_KEY,
+        concurrency: int | None = None,
+        timeout: float = 120.0,
+        max_retries: int = 5,
+        max_retry_after: float = 300.0,
+        temperature: float | None = 0.0,
+        seed: int | None = None,
+        extra: Mapping[str, Any] | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._key = os.environ.get(api_key_env, "")
+        if not self._key and (base_url == DEFAULT_URL or api_key_env != DEFAULT_KEY):
+            raise ConfigError(
+                "there is no API key",
+                where="rationales.options.api_key_env",
+                got=f"the environment variable {api_key_env} is not set",
+                hint=f"export {api_key_env}=...",
+            )
+        self._url, self.source = _address(base_url)
+        self.engine_id = f"openai:{model}"
+        self.batch_size = batch_size
+        self.parameters: dict[str, Any] = {"temperature": temperature, "seed": seed, **(extra or {})}
+        self._body = {"model": model, **{key: v for key, v in self.parameters.items() if v is not None}}
+        self._max_retries, self._max_retry_after = max_retries, max_retry_after
+        self._sleep, self._random = sleep, random.Random(0)  # jitter only; answers do not depend on it
+        self._concurrency = concurrency or batch_size
+        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
+        limits = httpx.Limits(max_connections=self._concurrency)
+        self._client = httpx.Client(headers=headers, timeout=timeout, limits=limits)
+
+    def complete(self, requests: Sequence[Request], options: Options) -> list[Completion]:
+        """Answer every request, `concurrency` at a time; see `Engine.complete`."""
+        with ThreadPoolExecutor(max_workers=self._concurrency) as workers:
+            return list(workers.map(self._answer, requests))
+
+    def count_tokens(self, requests: Sequence[Request]) -> list[int]:
+        """Estimate prompt tokens without the server's tokenizer: a token is four characters, plus four a message."""
+        return [sum(_estimate(message["content"]) + 4 for message in request.messages) + 3 for request in requests]
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def _answer(self, request: Request) -> Completion:
+        body = {**self._body, "messages": list(request.messages), "max_tokens": request.max_tokens}
+        for tries_left in range(self._max_retries, -1, -1):
+            pause: float | None = None
+            try:
+                response = self._client.post(f"{self._url}/chat/completions", json=body)
+            except (httpx.TimeoutException, httpx.TransportError) as error:
+                # The message of a connection error may hold the address, and that may hold a password.
+                problem = self._clean(f"{type(error).__name__}: {error}".rstrip(": "))
+            else:
+                if response.is_success:
+                    return self._read(response, request)
+                problem = self._clean(f"HTTP {response.status_code}: {_detail(response)}")
+                if response.status_code not in _RETRIED or "insufficient_quota" in problem:
+                    return Completion("", error=problem)
+                pause = _retry_after(response.headers.get("Retry-After"))
+                if pause is not None and pause > self._max_retry_after:
+                    asked = f"the server asks to wait {pause:.0f} s, more than max_retry_after"
+                    return Completion("", error=f"{problem} ({asked})")
+            if tries_left:
+                backoff = min(_MAX_PAUSE, 2.0 ** (self._max_retries - tries_left))
+                self._sleep((pause if pause is not None else backoff * 0.5) + self._random.uniform(0, 0.5) * backoff)
+        return Completion("", error=f"{problem} (after {self._max_retries + 1} tries)")
+
+    def _read(self, response: httpx.Response, request: Request) -> Completion:
+        """Read a chat completion; a body of any other shape is a failed call."""
+        try:
+            value = response.json()
+            choice = value["choices"][0]
+            text = _text(choice["message"].get("content"))
+            finish_reason = str(choice.get("finish_reason") or "stop")
+            usage = value.get("usage") or {}
+            prompt_tokens = int(usage.get("prompt_tokens") or self.count_tokens([request])[0])
+            completion_tokens = int(usage.get("completion_tokens") or _estimate(text))
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            start = self._clean(response.text[:120])
+            problem = f"the server's answer is no chat completion ({type(error).__name__}): {start!r}"
+            # It may have been paid all the same: count what was asked.
+            return Completion("", self.count_tokens([request])[0], 0, error=problem)
+        if not text.strip():
+            problem = f"the answer is empty (finish_reason {finish_reason})"
+            return Completion("", prompt_tokens, completion_tokens, finish_reason, problem)
+        return Completion(self._clean(text), prompt_tokens, completion_tokens, finish_reason)
+
+    def _clean(self, text: str) -> str:
+        """Take the key out of what a server echoes."""
+        return text.replace(self._key, "***") if self._key else text
+
+
+def _estimate(text: str) -> int:
+    return max(1, len(text) // 4)
+
+
+def _address(base_url: str) -> tuple[str, str]:
+    """Return the address to ask, and the same without user name and password, which may be shown."""
+    url = base_url.strip().rstrip("/").removesuffix("/chat/completions")
+    if not re.match(r"https?://[^/]+", url):
+        raise ConfigError(
+            "the LLM server's address is wrong",
+            where="rationales.options.base_url",
+            got=repr(base_url),
+            expected="http:// or https://, a host and maybe a path",
+            hint='base_url = "http://localhost:8000/v1"',
+        )
+    return url, re.sub(r"(?<=://)[^/@]*@", "", url)
+
+
+def _detail(response: httpx.Response) -> str:
+    """Return what an error response says, on one line."""
+    try:
+        value = response.json()
+        error = value.get("error", value) if isinstance(value, dict) else value
+        text = f"{error.get('message', '')} {error.get('code') or ''}" if isinstance(error, dict) else str(error)
+    except ValueError:
+        text = response.text
+    return " ".join(text.split())[:300]
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Return the seconds of a Retry-After header: a number, or the time until a date."""
+    if value is None:
+        return None
+    if re.fullmatch(r"\d+(\.\d+)?", value.strip()):
+        return float(value)
+    try:
+        until = parsedate_to_datetime(value)
+    except ValueError:
+        return None  # not understood: pause as without it
+    until = until if until.tzinfo else until.replace(tzinfo=UTC)
+    return max(0.0, (until - datetime.now(UTC)).total_seconds())
+
+
+def _text(content: Any) -> str:
+    """Return a message's text; some servers send it in parts."""
+    if isinstance(content, list):
+        return "".join(str(part.get("text", "")) for part in content)
+    return "" if content is None else str(content)

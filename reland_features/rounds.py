@@ -1,0 +1,211 @@
+"""Ask the LLM in rounds of batches, within a budget: what failed or is unusable goes into the next round."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from reland_features.columns import RATIONALES
+from reland_features.config import Rationales
+from reland_features.engines.base import Completion, Engine
+from reland_features.errors import BudgetExceededError, TooManyFailuresError
+from reland_features.ledger import Attempt, Ledger, Usage
+from reland_features.prompts import ParsedRationale, PromptTemplate
+from reland_features.seed_requests import Ask, Plan, next_ask
+
+_HOPELESS = 24  # calls in a row that may fail before the engine is given up
+
+
+class Rounds:
+    """What has been answered and what is still to be asked; arguments as for `rationales.generate`."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        template: PromptTemplate,
+        engine: Engine,
+        ledger: Ledger,
+        settings: Rationales,
+        on_progress: Callable[[int, int], None],
+    ) -> None:
+        self._plan, self._template, self._engine, self._ledger = plan, template, engine, ledger
+        self._settings, self._on_progress = settings, on_progress
+        self._now: dict[str, Ask] = {ask.key: ask for ask in plan.roots}  # by root: what is asked for it now
+        self._answers: dict[str, Attempt] = {}  # by root: the latest answer; none follows a usable one
+        self._failures: dict[str, Attempt] = {}  # by root: the latest failed call of this run
+        self._keys: set[str] = set()  # everything asked for, in this run or an earlier one
+        self._spent = Usage()
+        self._before = Usage()
+        self._failed_in_a_row = 0
+        self._cached = 0
+
+    def ask_all(self) -> None:
+        """Ask in rounds until every request has a usable answer or no attempt is left."""
+        open_roots = list(self._now)
+        for number in range(1, self._settings.max_attempts + 1):
+            self._round([(root, self._now[root]) for root in open_roots], is_first=number == 1)
+            open_roots = [root for root in open_roots if self._is_open(root)]
+            if not open_roots:
+                return
+
+    def row(self, seed: str) -> dict[str, Any]:
+        """Return a seed's row of `columns.RATIONALES`."""
+        row: dict[str, Any] = dict.fromkeys(RATIONALES.names)
+        row |= {"seed_user_id": seed, "prompt_tokens": 0, "completion_tokens": 0, "ledger_key": ""}
+        if seed in self._plan.unaskable:
+            status, reason = self._plan.unaskable[seed]
+            return row | {"status": status, "reason": reason}
+        root = self._plan.root_of[seed]
+        answer = self._answers.get(root)
+        if answer is None:
+            return row | {"status": "failed", "reason": self._failures[root].error, "ledger_key": root}
+        parsed = self._read(answer, seed)
+        return row | {
+            "status": "ok" if not (reason := _problem(answer, parsed)) else "invalid",
+            "summary": parsed.summary or None,
+            "categories": list(parsed.categories),
+            "items": list(parsed.items),
+            "text": answer.text,
+            "reason": reason or None,
+            "prompt_tokens": answer.prompt_tokens,
+            "completion_tokens": answer.completion_tokens,
+            "ledger_key": answer.key,
+        }
+
+    def usage(self) -> dict[str, Any]:
+        """Count this run's calls, and under `total` those of all runs for these requests."""
+        total, before = self._spent, self._before
+        here = Usage(*(getattr(total, name) - getattr(before, name) for name in asdict(total)))
+        return {**self._summary(here), "cached": self._cached, "total": self._summary(total)}
+
+    def _summary(self, usage: Usage) -> dict[str, Any]:
+        cost = usage.cost(self._settings.prompt_price, self._settings.completion_price)
+        return {**asdict(usage), "seconds": round(usage.seconds, 3), "cost": round(cost, 6)}
+
+    def _round(self, asks: Sequence[tuple[str, Ask]], *, is_first: bool) -> None:
+        keys = {ask.key for _, ask in asks} - self._keys
+        known, earlier = self._ledger.answers(ask.key for _, ask in asks), self._ledger.usage(sorted(keys))
+        self._keys |= keys
+        self._spent, self._before = _add(self._spent, earlier), _add(self._before, earlier)
+        for root, ask in asks:
+            if ask.key in known:
+                self._take(root, known[ask.key])
+        self._cached += len(known) if is_first else 0
+        size = max(1, self._engine.batch_size)
+        for start in range(0, len(asks), size):
+            batch = [(root, ask) for root, ask in asks[start : start + size] if ask.key not in known]
+            if batch:
+                self._check_budget([ask for _, ask in batch])
+                self._call(batch)
+            self._on_progress(len(self._answers), len(self._plan.roots))
+
+    def _call(self, batch: Sequence[tuple[str, Ask]]) -> None:
+        started_at, started = datetime.now(UTC), time.perf_counter()
+        completions = self._engine.complete([ask.request for _, ask in batch], self._plan.options)
+        seconds = (time.perf_counter() - started) / len(batch)
+        attempts = [
+            self._attempt(ask, completion, started_at, seconds)
+            for (_, ask), completion in zip(batch, completions, strict=True)
+        ]
+        self._ledger.record(attempts)
+        for (root, _), attempt in zip(batch, attempts, strict=True):
+            self._take(root, attempt)
+            ok = attempt.status == "ok"
+            self._failed_in_a_row = 0 if ok else self._failed_in_a_row + 1
+            call = Usage(1, not ok, attempt.prompt_tokens, attempt.completion_tokens, attempt.seconds)
+            self._spent = _add(self._spent, call)
+        allowed = self._settings.max_failed_fraction * len(self._plan.roots)
+        if self._failed_in_a_row >= max(_HOPELESS, 3 * len(batch), allowed + 1):
+            errors = [attempt.error for attempt in self._failures.values()]
+            raise too_many_failures(errors, len(self._plan.roots), self._settings, self._ledger)
+
+    def _attempt(self, ask: Ask, completion: Completion, started_at: datetime, seconds: float) -> Attempt:
+        return Attempt(
+            key=ask.key,
+            engine_id=self._engine.engine_id,
+            prompt_id=self._template.prompt_id,
+            parameters=json.dumps(self._engine.parameters, sort_keys=True, default=str),
+            seed_user_id=ask.seed_user_id,
+            status="failed" if completion.error else "ok",
+            text=completion.text,
+            finish_reason=completion.finish_reason,
+            prompt_tokens=completion.prompt_tokens,
+            completion_tokens=completion.completion_tokens,
+            error=completion.error,
+            started_at=started_at.isoformat(),
+            seconds=seconds,
+        )
+
+    def _take(self, root: str, attempt: Attempt) -> None:
+        if attempt.status == "failed":
+            self._failures[root] = attempt
+        else:
+            self._answers[root] = attempt
+
+    def _is_open(self, root: str) -> bool:
+        """Decide whether a request is asked again, and how."""
+        ask, answer = self._now[root], self._answers.get(root)
+        if answer is None or answer.key != ask.key:
+            return True  # the call failed: the same again
+        if not _problem(answer, self._read(answer, ask.seed_user_id)):
+            return False
+        again = next_ask(ask, self._engine, self._plan.options_id, is_truncated=answer.finish_reason == "length")
+        self._now[root] = again or ask
+        return again is not None
+
+    def _read(self, answer: Attempt, seed: str) -> ParsedRationale:
+        settings, banned = self._settings, self._plan.histories[seed].banned
+        return self._template.parse(answer.text, self._plan.catalogue, banned, settings.categories, settings.items)
+
+    def _check_budget(self, batch: Sequence[Ask]) -> None:
+        """Raise before a batch whose longest answers would pass a limit."""
+        settings, spent = self._settings, self._spent
+        longest = Usage(
+            calls=len(batch),
+            prompt_tokens=sum(ask.prompt_tokens for ask in batch),
+            completion_tokens=sum(ask.request.max_tokens for ask in batch),
+        )
+        after = _add(spent, longest)
+        prices = settings.prompt_price, settings.completion_price
+        for name, limit, now, then in (
+            ("max_requests", settings.max_requests, spent.calls, after.calls),
+            ("max_total_tokens", settings.max_total_tokens, spent.total_tokens, after.total_tokens),
+            ("max_cost", settings.max_cost, spent.cost(*prices), after.cost(*prices)),
+        ):
+            if limit is not None and then > limit:
+                raise BudgetExceededError(
+                    f"the next {len(batch)} LLM calls might pass the budget; "
+                    f"{len(self._answers)} of {len(self._plan.roots)} requests are answered and kept",
+                    where=f"rationales.{name}",
+                    got=f"{now:,.10g} spent, {then:,.10g} after the next calls at most",
+                    expected=f"at most {limit:,.10g}",
+                    hint=f"reland run --set rationales.{name}=N with a larger N; answered requests cost nothing",
+                )
+
+
+def _problem(answer: Attempt, parsed: ParsedRationale) -> str:
+    """Return why an answer is not usable, or nothing."""
+    if answer.finish_reason == "length":
+        truncated = f"the answer is truncated after {answer.completion_tokens} tokens"
+        return f"{truncated}; {parsed.reason}" if parsed.reason else truncated
+    return parsed.reason
+
+
+def _add(one: Usage, other: Usage) -> Usage:
+    return Usage(*(getattr(one, name) + getattr(other, name) for name in asdict(one)))
+
+
+def too_many_failures(reasons: Sequence[str], total: int, settings: Rationales, ledger: Ledger) -> TooManyFailuresError:
+    """Return the error that names the first reasons."""
+    first = list(dict.fromkeys(reasons))[:3]
+    return TooManyFailuresError(
+        f"{len(reasons)} of {total} seed users have no usable rationale",
+        where=str(ledger.path),
+        got=" | ".join(first),
+        expected=f"at most {settings.max_failed_fraction:.1%} (rationales.max_failed_fraction)",
+        hint="mend the cause and run again: usable answers are kept, only the others are asked for again",
+    )

@@ -1,0 +1,26 @@
+"""Settings of all tests: one thread per library, no telemetry, no skipped service in CI."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+for name, value in {
+    "OMP_NUM_THREADS": "2",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_OFFLINE": "1",
+    "DO_NOT_TRACK": "1",
+    "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
+    "FEAST_USAGE": "False",
+}.items():
+    os.environ.setdefault(name, value)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Turn a skip for a missing server or browser into a failure where CI must have installed it."""
+    report = yield
+    if report.skipped and os.environ.get("RELAND_REQUIRE_SERVICES") and "not installed" in str(report.longrepr):
+        report.outcome = "failed"
+    return report

@@ -1,0 +1,83 @@
+"""The evaluation sees a gain where there is one, and none where rationales are dealt at random."""
+
+from __future__ import annotations
+
+import json
+
+import polars as pl
+import pytest
+
+from ranking.dataset import TEST, TRAIN, ranking_queries
+from ranking.evaluate import BASELINE, RATIONALES, SHUFFLED, join_features, main
+from ranking.train import load
+from reland_features.errors import ArtifactError
+from reland_features.feast import open_store
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(scope="module")
+def metrics(project, tmp_path_factory):
+    output = tmp_path_factory.mktemp("evaluate") / "new" / "metrics.json"
+    assert main(["--project", str(project.root), "--output", str(output), "--candidates", "40"]) == 0
+    return json.loads(output.read_text())
+
+
+def test_rationales_that_decide_are_found_to_decide(metrics):
+    rankers = {ranker["name"]: ranker for ranker in metrics["rankers"]}
+    assert list(rankers) == [BASELINE, RATIONALES, SHUFFLED]
+    assert rankers[RATIONALES]["ndcg@10"] > rankers[BASELINE]["ndcg@10"] + 0.2
+    # Chance is 10 / 40; noise columns may cost a little.
+    assert rankers[BASELINE]["hit_rate@10"] == pytest.approx(0.25, abs=0.1)
+    assert rankers[SHUFFLED]["hit_rate@10"] == pytest.approx(0.25, abs=0.1)
+    for row in metrics["differences"]:
+        if row["level"] == "all":
+            assert 0.1 < row["low"] < row["value"] < row["high"]
+
+
+def test_metrics_say_what_was_measured(metrics, project):
+    assert metrics["protocol"].startswith("leave-last-out, 299 users, 40 candidates each")
+    assert (metrics["features_run"], metrics["pool_version"]) == ("run-1", "pool-1")
+    assert metrics["coverage"] == pytest.approx(298 / 299)
+    assert metrics["users"] == 299 == sum(metrics["users_by_activity_level"].values())
+    for ranker in metrics["rankers"]:
+        parts = [(metrics["users_by_activity_level"][level], m) for level, m in ranker["by_activity_level"].items()]
+        assert [level for level in ranker["by_activity_level"]] == ["L1", "L2", "L3", "L4"]
+        whole = sum(users * m["ndcg@10"] for users, m in parts) / 299
+        assert whole == pytest.approx(ranker["ndcg@10"])
+    own = {(d["metric"], d["against"]): d["value"] for d in metrics["differences"] if d["level"] == "all"}
+    rankers = {ranker["name"]: ranker for ranker in metrics["rankers"]}
+    for (metric, against), value in own.items():
+        assert value == pytest.approx(rankers[RATIONALES][metric] - rankers[against][metric])
+
+
+def test_the_control_keeps_the_baseline_columns_and_deals_whole_rationales(project):
+    train, test = (ranking_queries(project, rank, candidates=3) for rank in (TRAIN, TEST))
+    frames = join_features(open_store(project.repository), train, test, seed=0)
+    baseline = ["user_activity__interaction_count", "user_item_affinity__category_affinity"]
+    assert frames.shuffled_train.select(baseline).equals(frames.train.select(baseline))
+    name = "user_rationale__similarity"
+    of = [
+        dict(frame.group_by("user_id").agg(pl.col(name).unique()).rows())
+        for frame in (frames.train, frames.shuffled_train, frames.shuffled_test)
+    ]
+    assert all(len(values) == 1 for values in of[1].values()), "one rationale a user"
+    assert of[1] == of[2], "the same permutation in train and test"
+    assert sorted(map(str, of[0].values())) == sorted(map(str, of[1].values())), "dealt out, not drawn"
+    assert sum(of[0][user] == of[1][user] for user in of[0]) < 15
+
+
+def test_the_saved_ranker_is_whole_or_not_there(project, tmp_path):
+    ranker = load(project.models)
+    assert ranker.features.service == "ranker_with_rationales"
+    assert ranker.features.components == 8
+    assert ranker.facts["features_run"] == "run-1"
+    assert ranker.facts["protocol"].startswith("leave-last-out")
+    assert not list(project.models.glob("*.partial"))
+    with pytest.raises(ArtifactError, match="no ranker has been trained"):
+        load(tmp_path)
+
+
+def test_a_folder_without_features_is_one_clear_error(tmp_path, capsys):
+    assert main(["--project", str(tmp_path)]) == 1
+    assert "published no features yet" in capsys.readouterr().err

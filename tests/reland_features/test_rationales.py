@@ -1,0 +1,423 @@
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from reland_features.columns import RATIONALES
+from reland_features.config import Rationales
+from reland_features.engines.base import Completion
+from reland_features.engines.dummy import DummyEngine
+from reland_features.engines.openai import OpenAIEngine
+from reland_features.errors import BudgetExceededError, TableError, TooManyFailuresError
+from reland_features.ledger import Ledger
+from reland_features.prompts import PromptTemplate
+from reland_features.rationales import dry_run, generate, histories_of_seeds
+
+ROOT = Path(__file__).parents[2]
+TEMPLATE = PromptTemplate.load("movies")
+GENRES = ("Drama", "Comedy", "War", "Western")
+
+
+class Tables:
+    """A toy world: 40 films, and users who each saw some of them."""
+
+    def __init__(self, users: int = 20, history: int = 6, films: int = 40) -> None:
+        ids = [f"f{n}" for n in range(films)]
+        self.items = pl.DataFrame(
+            {
+                "item_id": ids,
+                "title": [f"Film number {n} ({1950 + n})" for n in range(films)],
+                "categories": [[GENRES[n % 4], GENRES[n % 3]] for n in range(films)],
+                "interaction_count": [films - n for n in range(films)],
+            }
+        )
+        self.histories = pl.DataFrame(
+            {
+                "user_id": [f"u{n:02}" for n in range(users)],
+                "item_ids": [[ids[(7 * n + k) % films] for k in range(history + n % 3)] for n in range(users)],
+            }
+        )
+        self.seeds = self.histories.select("user_id", cluster_id=pl.lit(0, pl.Int32), drawn_by=pl.lit("important"))
+
+    def of(self, *, engine, ledger, template=TEMPLATE, on_progress=None, **settings):
+        options = Rationales(engine="dummy", **settings)
+        return generate(self.seeds, self.histories, self.items, template, engine, ledger, options, on_progress)
+
+
+@pytest.fixture
+def tables() -> Tables:
+    return Tables()
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    with Ledger(tmp_path / "ledger.sqlite") as opened:
+        yield opened
+
+
+def test_every_seed_gets_a_grounded_rationale(tables, ledger):
+    frame = tables.of(engine=DummyEngine(batch_size=4), ledger=ledger).frame
+    assert frame.schema == RATIONALES.polars_schema()
+    assert frame["seed_user_id"].to_list() == tables.seeds["user_id"].to_list()
+    assert frame["status"].to_list() == ["ok"] * 20
+    titles = dict(zip(tables.items["item_id"], tables.items["title"], strict=True))
+    seen = {u: {titles[i] for i in ids} for u, ids in tables.histories.select("user_id", "item_ids").iter_rows()}
+    for row in frame.iter_rows(named=True):
+        assert len(set(row["items"])) == 3
+        assert set(row["items"]) <= set(titles.values()) - seen[row["seed_user_id"]]
+        assert len(set(row["categories"])) == 3
+        assert set(row["categories"]) <= set(GENRES)
+        assert row["reason"] is None
+        assert ledger.answers([row["ledger_key"]])[row["ledger_key"]].text == row["text"]
+
+
+def test_a_second_run_asks_nothing_and_gives_the_same(tables, ledger):
+    first = tables.of(engine=DummyEngine(), ledger=ledger)
+    engine = DummyEngine()
+    second = tables.of(engine=engine, ledger=ledger)
+    assert second.frame.equals(first.frame)
+    assert engine.calls == 0
+    assert (second.usage["calls"], second.usage["cached"], second.usage["total"]["calls"]) == (0, 20, 20)
+
+
+def test_counts_calls_tokens_and_cost(tables, ledger):
+    result = tables.of(engine=DummyEngine(), ledger=ledger, prompt_price=2.0, completion_price=10.0)
+    prompt, answer = result.frame["prompt_tokens"].sum(), result.frame["completion_tokens"].sum()
+    assert result.usage["calls"] == 20
+    assert (result.usage["prompt_tokens"], result.usage["completion_tokens"]) == (prompt, answer)
+    assert result.usage["cost"] == pytest.approx((2 * prompt + 10 * answer) / 1e6)
+
+
+def test_seeds_with_the_same_prompt_are_asked_once(tables, ledger):
+    tables.histories = tables.histories.with_columns(
+        item_ids=pl.when(pl.col("user_id") < "u05").then(pl.lit(["f1", "f2"])).otherwise("item_ids")
+    )
+    engine = DummyEngine()
+    frame = tables.of(engine=engine, ledger=ledger).frame
+    assert engine.calls == 16
+    assert frame.head(5).drop("seed_user_id").unique().height == 1
+    assert frame["status"].to_list() == ["ok"] * 20
+
+
+def test_batches_do_not_depend_on_what_is_answered(tables, ledger, tmp_path):
+    """A model's rounding depends on its batch: a run after a kill sends the same whole batches."""
+
+    class Recording(DummyEngine):
+        def complete(self, requests, options):
+            batches.append([request.messages[-1]["content"] for request in requests])
+            return super().complete(requests, options)
+
+    class Killed(Recording):
+        def complete(self, requests, options):
+            if len(batches) == 2:
+                raise KeyboardInterrupt
+            return super().complete(requests, options)
+
+    batches: list[list[str]] = []
+    with pytest.raises(KeyboardInterrupt):
+        tables.of(engine=Killed(batch_size=6), ledger=ledger)
+    resumed = tables.of(engine=Recording(batch_size=6), ledger=ledger)
+    interrupted, batches = batches, []
+    with Ledger(tmp_path / "other.sqlite") as other:
+        undisturbed = tables.of(engine=Recording(batch_size=6), ledger=other)
+    assert interrupted == batches
+    assert [len(batch) for batch in batches] == [6, 6, 6, 2]
+    assert [len(b[0].split()) for b in batches] == sorted(len(b[0].split()) for b in batches)
+    assert resumed.frame.equals(undisturbed.frame)
+
+
+WORKER = """
+import sys
+from pathlib import Path
+import polars as pl
+from reland_features.config import Rationales
+from reland_features.engines.dummy import DummyEngine
+from reland_features.ledger import Ledger
+from reland_features.prompts import PromptTemplate
+from reland_features.rationales import generate
+
+folder, delay = Path(sys.argv[1]), float(sys.argv[2])
+
+class Logging(DummyEngine):
+    def complete(self, requests, options):
+        answers = super().complete(requests, options)
+        with open(folder / "calls.log", "a") as log:  # an answer is paid once the engine gives it
+            log.writelines(f"{request.messages[-1]['content']!r}\\n" for request in requests)
+        return answers
+
+tables = [pl.read_parquet(folder / f"{name}.parquet") for name in ("seeds", "histories", "items")]
+with Ledger(folder / "ledger.sqlite") as ledger:
+    result = generate(
+        *tables, PromptTemplate.load("movies"), Logging(batch_size=2, delay=delay), ledger, Rationales(engine="dummy")
+    )
+result.frame.write_parquet(folder / "rationales.parquet")
+"""
+
+
+def test_kill_9_in_the_middle_ends_in_the_same_table_and_pays_nothing_twice(tables, ledger, tmp_path):
+    for name in ("seeds", "histories", "items"):
+        getattr(tables, name).write_parquet(tmp_path / f"{name}.parquet")
+    path = tmp_path / "ledger.sqlite"
+
+    def start(delay: float) -> subprocess.Popen:
+        return subprocess.Popen([sys.executable, "-c", WORKER, str(tmp_path), str(delay)], cwd=ROOT)
+
+    first = start(0.3)
+    connection = sqlite3.connect(path)
+    while (recorded := connection.execute("select count(*) from attempts").fetchone()[0]) < 6:
+        assert first.poll() is None
+        time.sleep(0.02)
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    recorded = connection.execute("select count(*) from attempts").fetchone()[0]
+    connection.close()
+    log = tmp_path / "calls.log"
+    assert 6 <= recorded < 20
+    log.write_text("".join(log.read_text().splitlines(keepends=True)[:recorded]))  # what the ledger held
+    assert start(0).wait(60) == 0
+    asked = log.read_text().splitlines()
+    assert len(asked) == len(set(asked)) == 20
+    with Ledger(tmp_path / "undisturbed.sqlite") as other:
+        undisturbed = tables.of(engine=DummyEngine(batch_size=2), ledger=other)
+    assert pl.read_parquet(tmp_path / "rationales.parquet").equals(undisturbed.frame)
+
+
+class TestBudget:
+    @pytest.mark.parametrize(
+        ("limits", "name"),
+        [
+            ({"max_requests": 10}, "max_requests"),
+            ({"max_total_tokens": 2_500}, "max_total_tokens"),
+            ({"max_cost": 0.0025, "prompt_price": 1.0, "completion_price": 1.0}, "max_cost"),
+        ],
+    )
+    def test_stops_before_the_batch_that_might_pass_it(self, tables, ledger, limits, name):
+        engine = DummyEngine(batch_size=4)
+        with pytest.raises(BudgetExceededError, match=rf"(?s)kept.*rationales\.{name}.*--set rationales\.{name}=N"):
+            tables.of(engine=engine, ledger=ledger, **limits)
+        spent = ledger.usage()
+        assert 0 < spent.calls == engine.calls < 20
+        assert spent.calls <= limits.get("max_requests", 20)
+        assert spent.total_tokens <= limits.get("max_total_tokens", 10**9)
+        assert spent.cost(1.0, 1.0) <= limits.get("max_cost", 10**9)
+
+    def test_counts_what_earlier_runs_spent_and_goes_on_with_more(self, tables, ledger):
+        for _ in range(2):
+            with pytest.raises(BudgetExceededError):
+                tables.of(engine=DummyEngine(batch_size=4), ledger=ledger, max_requests=10)
+            assert ledger.usage().calls == 8
+        engine = DummyEngine(batch_size=4)
+        result = tables.of(engine=engine, ledger=ledger, max_requests=20)
+        assert (engine.calls, result.usage["cached"], result.usage["total"]["calls"]) == (12, 8, 20)
+
+    def test_a_finished_run_needs_no_budget(self, tables, ledger):
+        tables.of(engine=DummyEngine(), ledger=ledger)
+        assert tables.of(engine=DummyEngine(), ledger=ledger, max_requests=1).usage["calls"] == 0
+
+
+class TestFailures:
+    def test_a_failed_call_is_made_again_in_a_later_round(self, tables, ledger):
+        engine = DummyEngine(outcomes=["error"] * 3)
+        result = tables.of(engine=engine, ledger=ledger)
+        assert result.frame["status"].to_list() == ["ok"] * 20
+        assert (engine.calls, result.usage["failed"]) == (23, 3)
+
+    def test_what_keeps_failing_is_said_after_everything_is_saved(self, tables, ledger):
+        engine = DummyEngine(batch_size=2, outcomes=["ok"] * 10 + ["error"] * 100)
+        with pytest.raises(TooManyFailuresError, match=r"(?s)10 of 20 seed users.*scripted failure.*5.0%"):
+            tables.of(engine=engine, ledger=ledger, max_attempts=2)
+        assert ledger.usage().calls == 30
+        again = DummyEngine()
+        assert tables.of(engine=again, ledger=ledger).frame["status"].to_list() == ["ok"] * 20
+        assert again.calls == 10
+
+    def test_few_failures_stay_rows_without_a_rationale(self, tables, ledger):
+        engine = DummyEngine(outcomes=["error", "invalid"])
+        frame = tables.of(engine=engine, ledger=ledger, max_failed_fraction=0.1, max_attempts=1).frame
+        bad = frame.filter(pl.col("status") != "ok").sort("status")
+        assert bad["status"].to_list() == ["failed", "invalid"]
+        failed, invalid = bad.iter_rows(named=True)
+        assert (failed["reason"], failed["text"], failed["summary"], failed["items"]) == (
+            "scripted failure", None, None, None,
+        )  # fmt: skip
+        assert invalid["text"] == "I cannot help with that.\n"
+        assert "no title of the catalogue" in invalid["reason"]
+
+    def test_a_truncated_answer_is_asked_for_with_more_tokens(self, tables, ledger):
+        class Asked(DummyEngine):
+            def complete(self, requests, options):
+                limits.extend(request.max_tokens for request in requests)
+                return super().complete(requests, options)
+
+        limits: list[int] = []
+        result = tables.of(engine=Asked(outcomes=["truncated"] * 2), ledger=ledger, max_tokens=100)
+        assert result.frame["status"].to_list() == ["ok"] * 20
+        assert limits == [100] * 20 + [200] * 2
+        again = DummyEngine()
+        assert tables.of(engine=again, ledger=ledger, max_tokens=100).frame.equals(result.frame)
+        assert again.calls == 0
+
+    def test_an_unusable_answer_is_asked_for_again_only_where_the_engine_samples(self, tables, ledger):
+        greedy = DummyEngine(outcomes=["invalid"])
+        tables.of(engine=greedy, ledger=ledger, max_failed_fraction=0.05)
+        assert greedy.calls == 20
+        sampling = DummyEngine(outcomes=["invalid"])
+        sampling.parameters = {"temperature": 0.7}
+        result = tables.of(engine=sampling, ledger=ledger)
+        assert sampling.calls == 21
+        assert result.frame["status"].to_list() == ["ok"] * 20
+        again = DummyEngine()
+        again.parameters = {"temperature": 0.7}
+        assert tables.of(engine=again, ledger=ledger).frame.equals(result.frame)
+        assert again.calls == 0
+
+    def test_an_engine_that_never_answers_is_given_up(self, ledger):
+        engine = DummyEngine(batch_size=4, outcomes=["error"] * 1_000)
+        with pytest.raises(TooManyFailuresError, match="scripted failure"):
+            Tables(users=200, films=60).of(engine=engine, ledger=ledger)
+        assert engine.calls == 24
+
+
+class TestOddTables:
+    def test_a_seed_without_a_history_is_an_error_before_any_call(self, tables, ledger):
+        tables.histories = tables.histories.filter(pl.col("user_id") != "u03")
+        engine = DummyEngine()
+        with pytest.raises(TableError, match="u03"):
+            tables.of(engine=engine, ledger=ledger)
+        assert engine.calls == 0
+
+    def test_a_history_of_unknown_items_fails_and_one_of_everything_is_invalid(self, tables, ledger):
+        everything = tables.items["item_id"].to_list()
+        tables.histories = tables.histories.with_columns(
+            item_ids=pl.when(pl.col("user_id") == "u00")
+            .then(pl.lit(["gone"]))
+            .when(pl.col("user_id") == "u01")
+            .then(pl.lit(everything))
+            .otherwise("item_ids")
+        )
+        engine = DummyEngine()
+        frame = tables.of(engine=engine, ledger=ledger, max_failed_fraction=0.1).frame
+        assert frame["status"].to_list() == ["failed", "invalid", *["ok"] * 18]
+        assert frame["reason"].to_list()[:2] == [
+            "no item of the history is in the items table",
+            "every title of the catalogue is in the history",
+        ]
+        assert engine.calls == 18
+
+    def test_a_catalogue_without_categories_gives_items_only(self, tables, ledger):
+        tables.items = tables.items.with_columns(categories=pl.lit([], pl.List(pl.String)))
+        frame = tables.of(engine=DummyEngine(), ledger=ledger).frame
+        assert frame["status"].to_list() == ["ok"] * 20
+        assert set(frame["categories"].list.len()) == {0}
+        assert set(frame["items"].list.len()) == {3}
+
+    def test_fewer_titles_than_asked_for_give_fewer_slots(self, ledger):
+        frame = Tables(users=3, history=6, films=10).of(engine=DummyEngine(), ledger=ledger, items=8).frame
+        assert frame["items"].list.len().to_list() == [4, 3, 2]
+
+    def test_no_seeds_give_no_rows(self, tables, ledger):
+        tables.seeds = tables.seeds.clear()
+        frame = tables.of(engine=DummyEngine(), ledger=ledger).frame
+        assert (frame.height, frame.schema) == (0, RATIONALES.polars_schema())
+
+    def test_shows_the_last_items_and_bans_all(self, tables):
+        found = histories_of_seeds(tables.seeds.head(1), tables.histories, TEMPLATE.catalogue(tables.items), 2)
+        assert [item.title for item in found["u00"].shown] == ["Film number 4", "Film number 5"]
+        assert found["u00"].shown[0].categories == ("Drama", "Comedy")
+        assert found["u00"].banned == {f"Film number {n} ({1950 + n})" for n in range(6)}
+
+
+class TestDryRun:
+    def plan(self, tables, ledger, **settings):
+        options = Rationales(engine="dummy", **settings)
+        return dry_run(tables.seeds, tables.histories, tables.items, TEMPLATE, DummyEngine(), ledger, options)
+
+    def test_says_what_a_run_asks_and_costs_at_most(self, tables, ledger):
+        plan = self.plan(tables, ledger, prompt_price=2.0, completion_price=10.0, max_tokens=100)
+        assert (plan.calls, plan.cached, plan.completion_tokens_limit, plan.seconds_estimate) == (20, 0, 2000, None)
+        assert plan.cost == pytest.approx((plan.prompt_tokens * 2 + 2000 * 10) / 1e6)
+        assert ledger.usage().calls == 0
+        result = tables.of(engine=DummyEngine(), ledger=ledger, max_tokens=100)
+        assert result.usage["prompt_tokens"] == plan.prompt_tokens
+
+    def test_leaves_out_what_is_answered(self, tables, ledger):
+        with pytest.raises(BudgetExceededError):
+            tables.of(engine=DummyEngine(batch_size=4, delay=0.01), ledger=ledger, max_requests=8)
+        plan = self.plan(tables, ledger)
+        assert (plan.calls, plan.cached) == (12, 8)
+        assert plan.seconds_estimate == pytest.approx(12 * ledger.usage().seconds / 8)
+        assert plan.as_dict()["calls"] == 12
+
+
+def test_reports_progress_up_to_the_end(tables, ledger):
+    seen: list[tuple[int, int]] = []
+    engine = DummyEngine(batch_size=8, outcomes=["error"])
+    tables.of(engine=engine, ledger=ledger, on_progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(7, 20), (15, 20), (19, 20), (20, 20)]
+
+
+def test_keys_do_not_depend_on_the_catalogue_where_skeletons_are_not_enforced(tables, ledger):
+    class Free(DummyEngine):
+        constrained = False
+
+    tables.of(engine=Free(), ledger=ledger)
+    extra = tables.items.head(1).with_columns(item_id=pl.lit("new"), title=pl.lit("A new film (2024)"))
+    tables.items = pl.concat([tables.items, extra])
+    engine, constrained = Free(), DummyEngine()
+    tables.of(engine=engine, ledger=ledger)
+    assert engine.calls == 0
+    tables.of(engine=constrained, ledger=ledger)
+    assert constrained.calls == 20
+
+
+def test_a_server_with_bad_days(tables, ledger, llm_server, reply, completion, monkeypatch):
+    """429 with Retry-After, 500, a timeout, a broken body, a truncated answer and a 400 along the way."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    good = "Step 1: You like films.\nStep 2:\nCategories: Drama\nMovies:\n1. Film number 39\n2. Film number 38"
+    llm_server.script = [
+        reply(status=429, headers={"Retry-After": "1"}),
+        reply(status=500),
+        reply(delay=1.0),
+        reply('{"choices": [{"mess'),
+        completion("Step 1: You li", "length", {"prompt_tokens": 50, "completion_tokens": 64}),
+        reply('{"error": {"message": "bad request"}}', status=400),
+    ]
+    llm_server.answer = lambda body: completion(good, usage={"prompt_tokens": 50, "completion_tokens": 30})
+    pauses: list[float] = []
+    engine = OpenAIEngine("m", base_url=llm_server.url, batch_size=4, timeout=0.4, sleep=pauses.append, concurrency=1)
+    result = tables.of(engine=engine, ledger=ledger, max_tokens=64, max_failed_fraction=0.2, max_requests=30)
+    engine.close()
+    assert result.frame["status"].to_list().count("ok") >= 16  # some have seen both films
+    assert result.usage["failed"] == 2  # the broken body and the 400; overload and timeouts were waited out
+    assert len(pauses) == 3
+    assert {a.error.split(":")[0] for a in ledger.failures(result.frame["ledger_key"]).values()} == {
+        "the server's answer is no chat completion (JSONDecodeError)",
+        "HTTP 400",
+    }
+    calls = result.usage["calls"]
+    assert calls == 20 + 2 + 1  # two failures and one truncated answer asked for again
+    sent = len(llm_server.requests)
+    assert sent == calls + 3
+    again = OpenAIEngine("m", base_url=llm_server.url)
+    second = tables.of(engine=again, ledger=ledger, max_tokens=64, max_failed_fraction=0.2)
+    again.close()
+    assert second.frame.equals(result.frame)
+    assert len(llm_server.requests) == sent
+
+
+def test_a_failed_row_is_never_an_empty_feature(tables, ledger):
+    class Empty(DummyEngine):
+        def complete(self, requests, options):
+            return [Completion("") for _ in requests]
+
+    frame = tables.of(engine=Empty(), ledger=ledger, max_failed_fraction=1.0).frame
+    assert frame["status"].to_list() == ["invalid"] * 20
+    assert set(frame["reason"]) == {"the answer is empty"}
