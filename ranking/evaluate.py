@@ -26,6 +26,7 @@ from ranking.training_frame import feature_names, training_frame
 from reland_features.artifacts import write_atomically
 from reland_features.errors import RelandError
 from reland_features.feast import open_store
+from reland_features.process import leave
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -181,4 +182,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

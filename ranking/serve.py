@@ -23,6 +23,7 @@ from ranking.tabular import online_frame
 from ranking.train import Ranker, load
 from reland_features.errors import RelandError
 from reland_features.feast import open_store
+from reland_features.process import leave
 
 EXPLANATION_SERVICE = "rationale_explanation"
 _KNOWN_ITEM = "item_attributes__interaction_count"
@@ -156,4 +157,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -26,6 +26,7 @@ from ranking.training_frame import training_frame
 from reland_features.artifacts import content_id, write_atomically
 from reland_features.errors import ArtifactError, RelandError
 from reland_features.feast import open_store
+from reland_features.process import leave
 
 if TYPE_CHECKING:
     from xgboost import Booster
@@ -180,4 +181,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

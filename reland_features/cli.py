@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from reland_features.errors import RelandError
+from reland_features.process import leave
 
 app = typer.Typer(
     help="LLM recommendation rationales as Feast features: reason about a few seed users, serve every user.",
@@ -28,16 +29,20 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on std
 
 def main() -> None:
     """Run the command line; print a `RelandError` as a message, not as a traceback."""
+    status = 0
     try:
         app()
+    except SystemExit as stop:  # how typer ends, after usage errors too
+        status = stop.code if isinstance(stop.code, int) else 0
     except RelandError as error:
         if "--json" in sys.argv:
             print(json.dumps(error.as_dict()))
         print(f"\nerror: {error}", file=sys.stderr)
-        sys.exit(1)
+        status = 1
     except KeyboardInterrupt:
         print("\ninterrupted; finished work is kept, the same command resumes", file=sys.stderr)
-        sys.exit(130)
+        status = 130
+    leave(status)
 
 
 @app.command()

@@ -92,7 +92,7 @@ def match_users(
         pl.lit(1, pl.Int32).alias("rank"),
         pl.when(matched).then(seeds).alias("seed_user_id"),
         pl.when(matched).then(pl.Series(similarity)).alias("similarity"),
-    ).cast(dict(MATCHES.polars_schema()))
+    ).cast(MATCHES.polars_schema())
 
 
 class _Search:
@@ -139,11 +139,13 @@ def _exact_best(users: npt.NDArray[np.float64], seeds: npt.NDArray[np.float64]) 
 
 def _unit(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     values = vectors.astype(np.float64)
-    return values / np.linalg.norm(values, axis=1, keepdims=True)
+    result: npt.NDArray[np.float64] = values / np.linalg.norm(values, axis=1, keepdims=True)
+    return result
 
 
 def _has_direction(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    return np.isfinite(vectors).all(axis=1) & vectors.any(axis=1)
+    result: npt.NDArray[np.bool_] = np.logical_and(np.isfinite(vectors).all(axis=1), vectors.any(axis=1))
+    return result
 
 
 def _check_encoder(vectors: BehaviorVectors, pool: ReasoningPool) -> None:

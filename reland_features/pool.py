@@ -160,13 +160,13 @@ def build_pool(
         .join(seeds.select("user_id", "cluster_id"), left_on="seed_user_id", right_on="user_id", how="left")
         .join(behavior, left_on="seed_user_id", right_on="user_id", how="left")
         .select(POOL.names)
-        .cast(dict(POOL.polars_schema()))
+        .cast(POOL.polars_schema())
         .sort("seed_user_id")
     )
     _check_complete(frame, usable.height)
-    version = pool_version or content_id(
-        [vectors.encoder_id, vectors.as_of.isoformat(), dict(ids), components, frame.hash_rows(0, 1, 2, 3).to_list()]
-    )
+    said = frame.select("seed_user_id", "cluster_id", "summary", "categories", "items").rows()
+    made_with = [vectors.encoder_id, vectors.as_of.isoformat(), dict(ids), components]
+    version = pool_version or content_id([made_with, said])
     return ReasoningPool(frame, version, vectors.encoder_id, dict(ids), vectors.as_of)
 
 

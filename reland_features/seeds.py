@@ -55,7 +55,8 @@ def cluster_count(clusters: int | Literal["auto"], n_users: int, budget: int) ->
 def importance(counts: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """Return p_u = |D_u| / sum |D_u|, the Bernoulli probabilities of Eq. (2), float64 [U]."""
     values = np.asarray(counts, dtype=np.float64)
-    return values / values.sum()
+    shares: npt.NDArray[np.float64] = values / values.sum()
+    return shares
 
 
 def allocate(sizes: npt.ArrayLike, seats: int) -> npt.NDArray[np.int64]:

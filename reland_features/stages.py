@@ -402,7 +402,9 @@ def serve(project: Project, published: Outcome, progress: Progress) -> Outcome:
 
     inputs = [published.artifact.id, _folder_id(project.feature_repo)]
     config = settings.model_dump()
-    noted = project.artifacts.find("online_store", project.artifacts.id_of("online_store", published.as_of, config, inputs))
+    noted = project.artifacts.find(
+        "online_store", project.artifacts.id_of("online_store", published.as_of, config, inputs)
+    )
     if noted and settings.materialize and not _is_online(project, published):
         # Someone emptied or refilled the online store since: the note that it was filled is void.
         shutil.rmtree(noted.path)

@@ -14,12 +14,13 @@ PACKAGE = ROOT / "reland_features"
 
 # Later lines may import earlier ones; files of one line do not import each other.
 LAYERS = """
-errors columns
+errors columns process
 config artifacts templates __init__
-project interactions skeleton weights crosses mart_files databases source_columns
-demo/__init__ demo/tastes demo/catalogue demo/draws demo/download source_tables
-demo/simulator sources
-engines/base encoders/base engines/vocabulary prompts/text index/base prepare
+project interactions skeleton weights crosses source_tables
+demo/__init__ demo/tastes demo/download databases source_columns
+demo/catalogue demo/draws mart_files sources
+demo/simulator prepare
+engines/base encoders/base engines/vocabulary prompts/text index/base
 engines/constraint engines/packed encoders/training prompts/catalogue prompts/schema prompts/grounding
 prompts/parsing encoders/lightgcn encoders/sasrec engines/hf engines/openai engines/dummy index/exact index/milvus
 prompts/template
@@ -27,7 +28,9 @@ encoders/__init__ engines/__init__ prompts/__init__ index/__init__ seeds ledger 
 seed_requests pool demo_project publishing
 rounds matching
 rationales features feature_store
-feast report/figures
+feast report/facts
+report/ranking_view
+report/figures
 report/__init__
 stages explain
 evaluation dry_run check

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import http.client
 import io
-import urllib.error
 import urllib.request
 import zipfile
 from pathlib import Path
@@ -82,11 +81,10 @@ def _fetch(url: str, md5: str | None, timeout: float) -> bytes:
         with urllib.request.urlopen(url, timeout=timeout) as response:
             content: bytes = response.read(_LIMIT)
     except (OSError, ValueError, http.client.HTTPException) as error:  # no address, refused, too slow, cut off
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
         raise RelandError(
             "MovieLens 100K could not be downloaded",
             where=url,
-            got=reason or type(error).__name__,
+            got=str(error).removeprefix("<urlopen error ").removesuffix(">") or type(error).__name__,
             expected=f"an answer within {timeout:g} s",
             hint=instead,
         ) from error

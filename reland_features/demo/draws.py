@@ -11,7 +11,7 @@ from reland_features.demo.tastes import Archetype, archetypes_for
 
 ERAS = ("any", "classics", "seventies to nineties", "recent")
 MAX_TASTES = 3
-_AFFINITY = 5.0  # an item wholly of the mood's genres is e^5 = 148 times as likely as one without any
+_AFFINITY = 6.0  # an item wholly of the mood's genres is e^6 = 403 times as likely as one without any
 _ERA_BONUS = 1.2
 _POPULARITY = 0.6  # exponent of the popularity rank
 _NOISE = 0.1  # share of events drawn from popularity alone

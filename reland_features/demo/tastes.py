@@ -51,4 +51,5 @@ def archetypes_for(categories: Iterable[str], limit: int = 24) -> tuple[Archetyp
     """
     known = sorted(set(categories))
     fitting = tuple(a for a in ARCHETYPES if next(iter(a.genres)) in known)
-    return fitting or tuple(Archetype(f"a taste for {name}", {name: 1.0}) for name in known[:limit])
+    own = tuple(Archetype(f"a taste for {name}", {name: 1.0}) for name in known[:limit])
+    return fitting or own or (Archetype("no particular taste", {}),)

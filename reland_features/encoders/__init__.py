@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-import os
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -74,18 +74,11 @@ def validate(vectors: BehaviorVectors) -> BehaviorVectors:
     where, values, users = f"encoder {vectors.encoder_id}", vectors.vectors, vectors.user_ids
     if not isinstance(vectors.encoder_id, str) or not vectors.encoder_id:
         raise _broken(where, "encoder_id is not a text", repr(vectors.encoder_id), "a name with every parameter")
-    if (
-        not isinstance(users, pl.Series)
-        or users.dtype != pl.String
-        or users.null_count()
-        or users.n_unique() < len(users)
-    ):
-        got = (
-            f"{users.dtype}, {len(users)} ids, {users.n_unique()} distinct"
-            if isinstance(users, pl.Series)
-            else type(users)
-        )
-        raise _broken(where, "user_ids are wrong", got, "a polars Series of distinct strings")
+    if not isinstance(users, pl.Series):
+        raise _broken(where, "user_ids are wrong", type(users).__name__, "a polars Series")
+    if users.dtype != pl.String or users.null_count() or users.n_unique() < len(users):
+        got = f"{users.dtype}, {len(users)} ids, {users.n_unique()} distinct, {users.null_count()} null"
+        raise _broken(where, "user_ids are wrong", got, "distinct strings")
     if not isinstance(values, np.ndarray) or values.ndim != 2 or not np.issubdtype(values.dtype, np.floating):
         got = f"{values.dtype} {values.shape}" if isinstance(values, np.ndarray) else type(values).__name__
         raise _broken(where, "vectors are wrong", got, "a float32 array of shape [users, dimension]")
@@ -118,7 +111,7 @@ def _load(name: str) -> Any:
             expected=f"{', '.join(_ENCODERS)} or package.module:Class",
             hint=f"--set encoder.name={near[0] if near else 'lightgcn'}",
         )
-    here = os.getcwd()
+    here = str(Path.cwd())
     sys.path.append(here)  # a module beside reland.toml is found, after everything installed
     try:
         made = getattr(importlib.import_module(module_name), class_name)

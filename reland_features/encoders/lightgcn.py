@@ -68,7 +68,7 @@ def _mean_over_layers(embeddings: torch.Tensor, graph: torch.Tensor, layers: int
 
 def propagate(embeddings: torch.Tensor, graph: torch.Tensor, layers: int) -> torch.Tensor:
     """Return (1 / (K + 1)) sum over k = 0..K of A^k E, float32 [U + I, d], differentiable in E."""
-    result: torch.Tensor = _Propagation.apply(embeddings, graph, layers)  # type: ignore[no-untyped-call]
+    result: torch.Tensor = _Propagation.apply(embeddings, graph, layers)
     return result
 
 
@@ -119,7 +119,8 @@ class LightGCN:
     layers : int
         Propagation layers K.
     batch_size : int
-        Interactions per step.
+        Interactions per step; 0 makes about 64 steps an epoch, of 512 to 16,384 interactions. Every step
+        propagates over the whole graph, so that small batches of a large table are slow.
     learning_rate, regularisation : float
         Adam's step and λ of the BPR loss.
     max_epochs, patience : int
@@ -129,10 +130,10 @@ class LightGCN:
     dimension: int = 64
     seed: int = 0
     layers: int = 2
-    batch_size: int = 4096
-    learning_rate: float = 5e-3
+    batch_size: int = 0
+    learning_rate: float = 1e-2
     regularisation: float = 1e-4
-    max_epochs: int = 100
+    max_epochs: int = 40
     patience: int = 5
     training: dict[str, Any] | None = dataclasses.field(default=None, init=False, repr=False)
     """How the last `encode` went: epochs, best_epoch, ndcg_at_10, recall_at_20."""
@@ -141,7 +142,7 @@ class LightGCN:
         loop.check_options(
             "lightgcn",
             self,
-            at_least={"layers": 0, "batch_size": 1, "max_epochs": 1, "patience": 1, "regularisation": 0.0},
+            at_least={"layers": 0, "batch_size": 0, "max_epochs": 1, "patience": 1, "regularisation": 0.0},
             above_zero=("learning_rate",),
         )
 
@@ -172,10 +173,13 @@ class LightGCN:
         model.embeddings = nn.Parameter(nn.init.xavier_uniform_(weights, generator=draws))
         optimizer = torch.optim.Adam([model.embeddings], lr=self.learning_rate, fused=True)
         sampler = _PairSampler(*pairs, data.n_users, data.n_items, draws)
+        batch_size = self.batch_size or min(max(len(sampler) // 40, 1024), 16384)
+
+        batch_size = self.batch_size or min(max(len(sampler) // 64, 512), 16_384)
 
         def run_epoch() -> float:
             total = 0.0
-            for users, positives, negatives in sampler.batches(self.batch_size):
+            for users, positives, negatives in sampler.batches(batch_size):
                 final = propagate(model.embeddings, graph, self.layers)
                 loss = bpr_loss(final, model.embeddings, users, positives, negatives, self.regularisation)
                 optimizer.zero_grad()

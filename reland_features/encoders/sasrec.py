@@ -122,7 +122,7 @@ class SASRec:
     negatives : int
         Items drawn by popularity and shared by a batch; with as many items or fewer, the softmax is full.
     batch_size : int
-        Targets per step.
+        Inputs per step, context included.
     learning_rate : float
         Adam's step.
     max_epochs, patience : int

@@ -55,7 +55,7 @@ class Split:
     @property
     def lengths(self) -> np.ndarray:
         """Training interactions of each user, int64 [U]."""
-        lengths = np.diff(self.offsets)
+        lengths: np.ndarray = np.diff(self.offsets)
         lengths[self.held_out] -= 1
         return lengths
 
@@ -88,22 +88,19 @@ def check_options(
     ConfigError
         Names the option, what it is and its limit.
     """
-    limits = [
-        *(
-            (option, f"a number, at least {least}", lambda v, least=least: v >= least)
-            for option, least in at_least.items()
-        ),
-        *((option, "a number above 0", lambda v: v > 0) for option in above_zero),
-        *((option, "a number from 0 to below 1", lambda v: 0 <= v < 1) for option in below_one),
-    ]
-    whole = {f.name for f in dataclasses.fields(encoder) if f.type == "int"}
-    for option, expected, fits in limits:
+    whole = {field.name for field in dataclasses.fields(encoder) if field.type == "int"}
+    for option in (*at_least, *above_zero, *below_one):
         value = getattr(encoder, option)
-        kind = int if option in whole else (int, float)
-        if isinstance(value, bool) or not isinstance(value, kind) or not fits(value):
-            raise wrong_option(
-                name, option, value, expected.replace("a number", "a whole number") if option in whole else expected
-            )
+        number = "a whole number" if option in whole else "a number"
+        fits = isinstance(value, int if option in whole else (int, float)) and not isinstance(value, bool)
+        if option in at_least:
+            fits, limit = fits and value >= at_least[option], f"at least {at_least[option]}"
+        elif option in above_zero:
+            fits, limit = fits and value > 0, "above 0"
+        else:
+            fits, limit = fits and 0 <= value < 1, "from 0 to below 1"
+        if not fits:
+            raise wrong_option(name, option, value, f"{number} {limit}")
 
 
 def wrong_option(name: str, option: str, value: object, expected: str) -> ConfigError:

@@ -12,6 +12,7 @@ from reland_features.errors import PoolError
 
 MAX_QUERIES = 16_384
 MAX_K = 16_384
+MAX_ID_BYTES = 65_535
 
 
 class VectorIndex(Protocol):
@@ -62,10 +63,24 @@ def unit(vectors: npt.NDArray[np.float32], where: str) -> npt.NDArray[np.float32
         raise PoolError(
             "vectors without a direction cannot be compared",
             where=where,
-            got=f"{int(bad.sum())} of {len(values)} rows are NaN, infinite or zero, the first is row {int(bad.argmax())}",
+            got=f"{int(bad.sum())} of {len(values)} rows NaN, infinite or zero, the first is row {int(bad.argmax())}",
             expected="finite rows that are not zero",
         )
-    return (values / lengths).astype(np.float32)
+    result: npt.NDArray[np.float32] = (values / lengths).astype(np.float32)
+    return result
+
+
+def check_rows(collection: str, ids: pl.Series, vectors: npt.NDArray[np.float32]) -> int:
+    """Return the bytes of the longest id; raise PoolError unless there is one distinct id per vector."""
+    width = max((len(value.encode()) for value in ids), default=0)
+    if len(ids) != len(vectors) or ids.n_unique() != len(ids) or width > MAX_ID_BYTES:
+        raise PoolError(
+            "these rows cannot be indexed",
+            where=f"collection {collection}",
+            got=f"{len(ids)} ids, {ids.n_unique()} distinct, up to {width} bytes; {len(vectors)} vectors",
+            expected=f"one distinct id of at most {MAX_ID_BYTES} bytes per vector",
+        )
+    return width
 
 
 def check_sizes(queries: npt.NDArray[np.float32], k: int) -> None:

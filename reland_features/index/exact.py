@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from reland_features.index.base import check_sizes, missing, refuse_aliased, unit
+from reland_features.index.base import check_rows, check_sizes, missing, refuse_aliased, unit
 
 
 class ExactIndex:
@@ -18,7 +18,9 @@ class ExactIndex:
 
     def build(self, collection: str, ids: pl.Series, vectors: npt.NDArray[np.float32]) -> None:
         """Replace a collection by these rows."""
-        self._collections[collection] = (np.array(ids.to_list(), dtype=object), unit(vectors, collection))
+        rows = unit(vectors, f"collection {collection}")
+        check_rows(collection, ids, rows)
+        self._collections[collection] = (np.array(ids.to_list(), dtype=object), rows)
 
     def search(
         self, collection: str, queries: npt.NDArray[np.float32], k: int
@@ -29,8 +31,14 @@ class ExactIndex:
             raise missing(collection, "memory")
         ids, vectors = self._collections[name]
         cosines = unit(queries, "queries") @ vectors.T
-        best = np.argsort(-cosines, axis=1, kind="stable")[:, :k]
-        return _padded(ids[best], np.take_along_axis(cosines, best, axis=1), k)
+        every = np.arange(len(queries))
+        found = np.full((len(queries), k), None, dtype=object)
+        values = np.full((len(queries), k), -np.inf, dtype=np.float32)
+        for rank in range(min(k, len(ids))):  # k is small: no sorting
+            best = cosines.argmax(axis=1)
+            found[:, rank], values[:, rank] = ids[best], cosines[every, best]
+            cosines[every, best] = -np.inf
+        return found, values
 
     def size(self, collection: str) -> int | None:
         """Return the number of rows, or None."""
@@ -54,10 +62,3 @@ class ExactIndex:
 
     def close(self) -> None:
         """Nothing to release."""
-
-
-def _padded(
-    ids: npt.NDArray[np.object_], cosines: npt.NDArray[np.float32], k: int
-) -> tuple[npt.NDArray[np.object_], npt.NDArray[np.float32]]:
-    spare = ((0, 0), (0, k - ids.shape[1]))
-    return np.pad(ids, spare, constant_values=None), np.pad(cosines, spare, constant_values=-np.inf)

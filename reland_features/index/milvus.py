@@ -26,7 +26,7 @@ import numpy.typing as npt
 import polars as pl
 
 from reland_features.errors import PoolError, PoolInUseError
-from reland_features.index.base import check_sizes, missing, refuse_aliased, unit
+from reland_features.index.base import check_rows, check_sizes, missing, refuse_aliased, unit
 
 _INSERT_ROWS = 4096
 _STAGING = "__loading"
@@ -107,7 +107,7 @@ class MilvusIndex:
                 expected="a path ending in .db, or http://host:19530",
                 hint="--set pool.uri=pool/milvus.db",
             )
-        self._loaded: set[str] = set()
+        self._sizes: dict[str, int] = {}  # of loaded collections
         with _open_lock:
             if self._file:
                 check_free(self._file)
@@ -128,14 +128,7 @@ class MilvusIndex:
         from pymilvus import DataType
 
         rows = unit(vectors, f"collection {collection}")
-        width = max(len(value.encode()) for value in ids)
-        if len(ids) != len(rows) or ids.n_unique() != len(ids) or width > 65_535:
-            raise PoolError(
-                "these rows cannot be indexed",
-                where=f"collection {collection}",
-                got=f"{len(ids)} ids, {ids.n_unique()} distinct, up to {width} bytes; {len(rows)} vectors",
-                expected="one distinct id of at most 65,535 bytes per vector",
-            )
+        width = check_rows(collection, ids, rows)
         staging = collection + _STAGING
         self._client.drop_collection(staging)
         schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
@@ -151,7 +144,8 @@ class MilvusIndex:
         parameters.add_index(
             _VECTOR, index_type=self._index, metric_type="IP", params=_PARAMETERS[self._index](len(rows))
         )
-        self._client.create_index(staging, parameters)
+        # Milvus Lite indexes at once; asking it whether it is done logs a traceback
+        self._client.create_index(staging, parameters, sync=not self._file)
         self._client.load_collection(staging)
         if (count := self._count(staging)) != len(rows):
             raise PoolError("Milvus lost rows while loading", where=staging, got=count, expected=len(rows))
@@ -162,7 +156,8 @@ class MilvusIndex:
         self._client.rename_collection(staging, collection)
         for alias in aliases:
             self._client.create_alias(collection, alias)
-        self._loaded.discard(collection)
+        for name in (collection, *aliases):
+            self._sizes.pop(name, None)
 
     def search(
         self, collection: str, queries: npt.NDArray[np.float32], k: int
@@ -170,7 +165,8 @@ class MilvusIndex:
         """Return ids and cosines; see `VectorIndex.search`. At most 16,384 queries and k at once."""
         check_sizes(queries, k)
         rows = unit(queries, "queries")
-        size = self._load(collection)
+        self._load(collection)
+        size = self._sizes[collection]
         found = self._client.search(
             collection,
             data=list(rows),
@@ -189,14 +185,17 @@ class MilvusIndex:
 
     def size(self, collection: str) -> int | None:
         """Return the number of rows counted by a strongly consistent query, or None."""
-        return self._load(collection) if self._client.has_collection(collection) else None
+        if not self._client.has_collection(collection):
+            return None
+        self._load(collection)
+        return self._count(collection)
 
     def drop(self, collection: str) -> None:
         """Delete a collection, if it is there; refuse while an alias points to it."""
         if self._client.has_collection(collection):
             refuse_aliased(collection, self._aliases_of(collection))
             self._client.drop_collection(collection)
-            self._loaded.discard(collection)
+            self._sizes.pop(collection, None)
 
     def alias(self, name: str) -> str | None:
         """Return the collection an alias points to."""
@@ -212,7 +211,7 @@ class MilvusIndex:
             self._client.create_alias(collection, name)
         else:
             self._client.alter_alias(collection, name)
-        self._loaded.discard(name)
+        self._sizes.pop(name, None)
 
     def close(self) -> None:
         """Close the connection and, where this was the file's last user, stop its server."""
@@ -224,18 +223,18 @@ class MilvusIndex:
             if self._file:
                 _open[self._file] -= 1
                 if not _open[self._file]:
-                    from milvus_lite.server_manager import server_manager_instance
+                    from milvus_lite.server_manager import server_manager_instance  # type: ignore[import-untyped]
 
                     del _open[self._file]
                     server_manager_instance.release_server(self._file)
 
-    def _load(self, collection: str) -> int:
-        if not self._client.has_collection(collection):
-            raise missing(collection, self._uri)
-        if collection not in self._loaded:
+    def _load(self, collection: str) -> None:
+        """Load a collection, which a restart undoes, and count it; once is enough, as rows never change."""
+        if collection not in self._sizes:
+            if not self._client.has_collection(collection):
+                raise missing(collection, self._uri)
             self._client.load_collection(collection)
-            self._loaded.add(collection)
-        return self._count(collection)
+            self._sizes[collection] = self._count(collection)
 
     def _count(self, collection: str) -> int:
         rows = self._client.query(collection, output_fields=["count(*)"], consistency_level="Strong")

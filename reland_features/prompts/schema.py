@@ -20,7 +20,16 @@ _TEXTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # key: (slots it
 _REQUIRED = ("system", "user", "item_format")
 LABELS = ("summary", "answer", "categories", "items")
 _STEP0 = {"max_title_chars": int, "max_categories": int, "drop_patterns": list}
-_KEYS = ("name", *_TEXTS, "item_separator", "category_separator", "summary_max_tokens", "labels", "step0")
+_KEYS = (
+    "name",
+    *_TEXTS,
+    "item_separator",
+    "category_separator",
+    "summary_start",
+    "summary_max_tokens",
+    "labels",
+    "step0",
+)
 
 
 def check(values: Mapping[str, Any], where: str) -> None:
@@ -40,6 +49,7 @@ def check(values: Mapping[str, Any], where: str) -> None:
     _check_type(values, "item_separator", str, where)
     _check_type(values, "category_separator", str, where)
     _check_type(values, "name", str, where)
+    _check_type(values, "summary_start", str, where)
     _check_type(values, "summary_max_tokens", int, where)
     for key, (needed, allowed) in _TEXTS.items():
         if key in values:

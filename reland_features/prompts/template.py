@@ -43,6 +43,8 @@ class PromptTemplate:
         How titles are condensed.
     item_separator, category_separator : str
         Stand between two history items, and between two categories of an item.
+    summary_start : str
+        First words of a constrained answer's Step 1; they keep a small model from repeating the task.
     summary_max_tokens : int
         Longest Step 1 sentence of a constrained answer, in tokens.
     """
@@ -56,6 +58,7 @@ class PromptTemplate:
     step0: Step0 = field(default_factory=Step0)
     item_separator: str = "; "
     category_separator: str = ", "
+    summary_start: str = ""
     summary_max_tokens: int = 48
 
     @classmethod
@@ -93,6 +96,7 @@ class PromptTemplate:
             step0=_step0(values.get("step0", {})),
             item_separator=values.get("item_separator", "; "),
             category_separator=values.get("category_separator", ", "),
+            summary_start=values.get("summary_start", "").strip(),
             summary_max_tokens=values.get("summary_max_tokens", 48),
         )
 
@@ -127,7 +131,7 @@ class PromptTemplate:
     def skeleton(self, banned_titles: Collection[str], n_categories: int, n_items: int) -> Skeleton:
         """Return the layout a constrained answer has; `banned_titles` are condensed titles, the history's."""
         blocks: list[Fixed | Free | Choice] = [
-            Fixed(self.labels["summary"]),
+            Fixed(f"{self.labels['summary']} {self.summary_start}".rstrip()),
             Free(self.summary_max_tokens, min_tokens=3),
         ]
         heading = f"{self.labels['answer']}\n"

@@ -59,7 +59,7 @@ def test_sql_follows_the_house_style(model):
     assert lines[-1] == f"select * from {ctes[-1]}"
 
 
-@pytest.mark.parametrize("target", ["duckdb", "postgres"])
+@pytest.mark.parametrize("target", ["duckdb", pytest.param("postgres", marks=pytest.mark.slow)])
 def test_stock_dbt_builds_tests_and_documents(target, tmp_path, request):
     """What an analyst types: dbt build with vars only, unit tests included, then dbt docs generate."""
     env = dict(os.environ)

@@ -127,7 +127,7 @@ class TestSkeleton:
         skeleton = movies.skeleton({"Lucas"}, 2, 2)
         banned = frozenset({"Lucas"})
         assert skeleton == (
-            Fixed("Step 1:"),
+            Fixed("Step 1: You prefer"),
             Free(48, 3),
             Fixed("Step 2:\nCategories:\n1."),
             Choice("categories"),

@@ -1,3 +1,9 @@
+{#-
+  DuckDB keeps the lists of one aggregation in memory until all are done, so they are made slice by slice of the users.
+  PostgreSQL sorts on disk and needs one pass.
+-#}
+{%- set slices = var('history_slices') | int if target.type == 'duckdb' else 1 -%}
+
 with
 
 interactions as (
@@ -24,7 +30,9 @@ recent as (
     select
         interactions.user_id,
         interactions.item_id,
-        interactions.interaction_order
+        interactions.interaction_order,
+        activity.interaction_count,
+        activity.last_interacted_at
 
     from interactions
 
@@ -37,29 +45,40 @@ recent as (
 
 histories as (
 
+    {%- for slice in range(slices) %}
+
     select
         user_id,
-        array_agg(item_id order by interaction_order) as item_ids
+        array_agg(item_id order by interaction_order) as item_ids,
+        interaction_count,
+        last_interacted_at
 
     from recent
+    {%- if slices > 1 %}
 
-    group by user_id
+    where hash(user_id) % {{ slices }} = {{ slice }}
+    {%- endif %}
+
+    group by user_id, interaction_count, last_interacted_at
+    {%- if not loop.last %}
+
+    union all
+    {%- endif %}
+    {%- endfor %}
 
 ),
 
 final as (
 
     select
-        histories.user_id,
-        histories.item_ids,
-        activity.interaction_count,
-        activity.last_interacted_at
+        user_id,
+        item_ids,
+        interaction_count,
+        last_interacted_at
 
     from histories
 
-    inner join activity on histories.user_id = activity.user_id
-
-    order by {{ reland.byte_order('histories.user_id') }}
+    order by {{ reland.byte_order('user_id') }}
 
 )
 

@@ -17,6 +17,7 @@ from reland_features.demo.simulator import (
     toy_world,
     write_world,
 )
+from reland_features.demo.tastes import ARCHETYPES
 from reland_features.errors import RelandError
 
 
@@ -45,18 +46,17 @@ def test_events_per_user_have_a_heavy_tail_within_the_limits():
 
 def test_users_see_mostly_films_of_their_tastes():
     world = simulate(400, 3)
-    seen = world.interactions.join(world.items, on="item_id").join(world.tastes, on="user_id", suffix="_taste")
-    leading = pl.col("genres").list.set_intersection(pl.col("genres_taste").list.head(2)).list.len() > 0
-    hit = seen.select(leading.mean()).item()
-    strangers = world.tastes.with_columns(pl.col("genres").shuffle(seed=0))
-    unrelated = (
-        world.interactions.join(world.items, on="item_id")
-        .join(strangers, on="user_id", suffix="_taste")
-        .select(leading.mean())
-        .item()
-    )
-    assert hit > 0.7
-    assert hit > unrelated + 0.3
+    seen = world.interactions.join(world.items, on="item_id")
+    leading = {archetype.name: next(iter(archetype.genres)) for archetype in ARCHETYPES}
+    own = world.tastes.with_columns(leading=pl.col("tastes").list.eval(pl.element().replace_strict(leading)))
+
+    def share(tastes: pl.DataFrame) -> float:
+        suits = pl.col("genres").list.set_intersection(pl.col("leading")).list.len() > 0
+        return seen.join(tastes.select("user_id", "leading"), on="user_id").select(suits.mean()).item()
+
+    strangers = own.with_columns(pl.col("leading").shuffle(seed=0))
+    assert share(own) > 0.6
+    assert share(own) > 2 * share(strangers)
 
 
 def test_ratings_follow_the_tastes():

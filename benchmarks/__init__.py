@@ -1,0 +1,1 @@
+"""What every performance figure of the project comes from."""

@@ -1,0 +1,133 @@
+"""Collect what the report shows from the artifacts of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from reland_features.evaluation import read_metrics
+from reland_features.explain import read_explanations
+from reland_features.project import Project
+from reland_features.report.facts import (
+    Coverage,
+    Example,
+    LlmUsage,
+    Projection,
+    ReportFacts,
+    StageTiming,
+    TableCount,
+)
+from reland_features.stages import Outcome, package_version, read_vectors
+
+EXAMPLES = 10
+
+
+def collect(project: Project, outcomes: Mapping[str, Outcome]) -> ReportFacts:
+    """Read the facts of a run: manifests for counts and versions, tables for pictures and examples."""
+    prepared, generated, pool = (outcomes[name].artifact for name in ("prepare", "generate", "pool"))
+    matches = pl.read_parquet(outcomes["match"].artifact.table("matches"))
+    metrics = read_metrics(outcomes["evaluate"])
+    absent = metrics.get("not_measured")
+    return ReportFacts(
+        project=project.config.name,
+        as_of=outcomes["publish"].as_of,
+        versions={
+            "reland-features": package_version(),
+            "behaviour encoder": outcomes["encode"].artifact.manifest["encoder_id"],
+            "LLM": generated.manifest["engine_id"],
+            "LLM weights from": generated.manifest["engine_source"],
+            "prompt": generated.manifest["prompt_id"],
+            "text encoder": pool.manifest["text_encoder_id"],
+            "text encoder from": pool.manifest["text_encoder_source"],
+            "reasoning pool": pool.manifest["pool_version"],
+            "published run": outcomes["publish"].artifact.id,
+        },
+        tables=[
+            TableCount("interactions", outcomes["prepare"].rows_in, outcomes["prepare"].rows_out),
+            *(
+                TableCount(name, rows, rows)
+                for name, rows in prepared.manifest["rows"].items()
+                if name in ("items", "users")
+            ),
+        ],
+        stages=[
+            StageTiming(name, o.rows_in, o.rows_out, o.seconds, o.cached)
+            for name, o in outcomes.items()
+            if name != "report"
+        ],
+        usage=_usage(project, outcomes),
+        similarities=matches["similarity"].drop_nulls().to_numpy(),
+        coverage=_coverage(outcomes, matches),
+        examples=_examples(project, outcomes, matches),
+        projection=_projection(outcomes),
+        ranking=None if absent else metrics,
+        ranking_absent=absent or "",
+        warnings=tuple(prepared.manifest["warnings"]),
+    )
+
+
+def _usage(project: Project, outcomes: Mapping[str, Outcome]) -> LlmUsage:
+    usage: dict[str, Any] = outcomes["generate"].artifact.manifest["usage"]
+    settings = project.config.rationales
+    status = pl.read_parquet(outcomes["generate"].artifact.table("rationales"), columns=["status"])["status"]
+    has_price = bool(settings.prompt_price or settings.completion_price)
+    return LlmUsage(
+        calls=usage["calls"],
+        cached=usage["cached"],
+        prompt_tokens=usage["total"]["prompt_tokens"],
+        completion_tokens=usage["total"]["completion_tokens"],
+        failed=int((status == "failed").sum()),
+        invalid=int((status == "invalid").sum()),
+        seeds=len(status),
+        users=outcomes["match"].rows_in,
+        cost=usage["total"]["cost"] if has_price else None,
+    )
+
+
+def _coverage(outcomes: Mapping[str, Outcome], matches: pl.DataFrame) -> list[Coverage]:
+    users = pl.read_parquet(outcomes["prepare"].artifact.table("users"), columns=["user_id", "activity_level"])
+    levels = (
+        users.join(matches, on="user_id")
+        .group_by(pl.col("activity_level").fill_null("no behaviour").alias("level"))
+        .agg(pl.len(), pl.col("seed_user_id").is_not_null().sum().alias("matched"))
+        .sort("level")
+    )
+    return [Coverage(level, users, matched) for level, users, matched in levels.iter_rows()]
+
+
+def _examples(project: Project, outcomes: Mapping[str, Outcome], matches: pl.DataFrame) -> list[Example]:
+    """Explain users spread evenly over the similarities, the nearest first, so that no one picks the nice ones."""
+    ranked = matches.filter(pl.col("similarity").is_not_null()).sort("similarity", "user_id", descending=[True, False])
+    if not ranked.height:
+        return []
+    rows = np.unique(np.linspace(0, ranked.height - 1, num=min(EXAMPLES, ranked.height)).round().astype(np.int64))
+    published = outcomes["publish"].artifact.id
+    explained = read_explanations(
+        outcomes["prepare"].artifact.path,
+        outcomes["pool"].artifact.path,
+        project.features / "user_rationale" / f"{published}.parquet",
+        ranked["user_id"].gather(rows).to_list(),
+        last=8,
+    )
+    return [
+        Example(e.user_id, e.history, e.seed_user_id, e.similarity, e.summary or "", e.categories, e.items)
+        for e in explained
+    ]
+
+
+def _projection(outcomes: Mapping[str, Outcome]) -> Projection | None:
+    vectors = read_vectors(outcomes["encode"])
+    if vectors.dimension < 2 or len(vectors.user_ids) < 3:
+        return None
+    row = pl.DataFrame({"user_id": vectors.user_ids}).with_row_index("row")
+    clusters = pl.read_parquet(outcomes["sample"].artifact.table("user_clusters"))
+    seeds = pl.read_parquet(outcomes["sample"].artifact.table("seed_users")).join(row, on="user_id")
+    return Projection.of(
+        vectors.vectors,
+        row.join(clusters, on="user_id", how="left", maintain_order="left")["cluster_id"].fill_null(-1).to_numpy(),
+        seeds["row"].to_numpy(),
+        seeds["drawn_by"].to_list(),
+    )

@@ -1,0 +1,138 @@
+"""Turn the metrics that a ranker's evaluation wrote into what the report shows, whatever the metrics are called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired difference between two rankers, with its interval."""
+
+    ranker: str
+    against: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    level: str = "all"
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval leaves zero out."""
+        return self.low > 0 or self.high < 0
+
+    def __str__(self) -> str:
+        interval = f"{signed(self.value)} (95 % interval {signed(self.low)} to {signed(self.high)})"
+        if not self.is_clear:
+            return f"The {label(self.metric)} of “{self.ranker}” and “{self.against}” cannot be told apart: {interval}."
+        comparison = "a higher" if self.low > 0 else "a lower"
+        return f"“{self.ranker}” has {comparison} {label(self.metric)} than “{self.against}”: {interval}."
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A metric's value; `low` and `high` where an interval was given."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class RankingView:
+    """Rankers by metrics, and differences between them."""
+
+    protocol: str
+    metrics: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+    differences: tuple[Difference, ...]
+
+    @property
+    def overall(self) -> tuple[Difference, ...]:
+        """Differences over all users."""
+        return tuple(d for d in self.differences if d.level == "all")
+
+    @property
+    def headline(self) -> Difference | None:
+        """The difference to quote: over all users, against the first opponent, NDCG where there is one."""
+        opponent = [d for d in self.overall if d.against == self.overall[0].against]
+        return next((d for d in opponent if "ndcg" in d.metric.lower()), opponent[0] if opponent else None)
+
+    @property
+    def verdicts(self) -> tuple[str, ...]:
+        """One sentence per opponent, for the headline's metric, and what they mean together."""
+        if self.headline is None:
+            return ("No paired differences were given, so nothing can be concluded from the table alone.",)
+        quoted = [d for d in self.overall if d.metric == self.headline.metric]
+        sentences = [str(d) for d in quoted]
+        controls = [d for d in quoted if "shuffl" in d.against.lower()]
+        if any(d.low <= 0 for d in controls):
+            sentences.append(
+                "The control carries other users' rationales. Not being better than it, the content of the "
+                "rationales cannot be credited with a gain."
+            )
+        elif controls and self.headline.low > 0:
+            sentences.append(
+                "The control carries other users' rationales. Being better than it too, the gain comes from "
+                "the content of the rationales, not from the extra columns."
+            )
+        return tuple(sentences)
+
+
+def ranking_view(metrics: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> RankingView:
+    """Read metrics generically.
+
+    Every number in a ranker's entry is a metric. Its interval is looked for under ``<metric>_ci``,
+    ``<metric>_low`` with ``<metric>_high``, and ``ci[<metric>]``.
+    """
+    whole: Mapping[str, Any] = metrics if isinstance(metrics, Mapping) else {"rankers": metrics}
+    rankers = list(whole.get("rankers", ()))
+    names: list[str] = []
+    for ranker in rankers:
+        for key, value in ranker.items():
+            if _is_number(value) and not key.endswith(("_low", "_high")) and key not in names:
+                names.append(key)
+    rows = tuple(
+        (str(ranker.get("name", f"ranker {number}")), tuple(_cell(ranker, name) for name in names))
+        for number, ranker in enumerate(rankers, 1)
+    )
+    differences = tuple(
+        Difference(
+            str(d["ranker"]),
+            str(d["against"]),
+            str(d["metric"]),
+            d["value"],
+            d["low"],
+            d["high"],
+            d.get("level", "all"),
+        )
+        for d in whole.get("differences", ())
+    )
+    return RankingView(str(whole.get("protocol", "")), tuple(names), rows, differences)
+
+
+def label(metric: str) -> str:
+    """Write a metric's name as readers know it: ``ndcg@10`` is NDCG@10, ``hit_rate@10`` is HR@10."""
+    base, at, k = metric.partition("@")
+    known = {"ndcg": "NDCG", "hit_rate": "HR", "hr": "HR", "mrr": "MRR", "map": "MAP", "auc": "AUC", "recall": "Recall"}
+    return known.get(base.lower(), base.replace("_", " ")) + at + k
+
+
+def signed(value: float) -> str:
+    """Format a difference with its sign and a true minus."""
+    return f"{value:+.4f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _cell(ranker: Mapping[str, Any], name: str) -> Cell:
+    value = ranker.get(name)
+    grouped = ranker.get("ci")
+    interval = ranker.get(f"{name}_ci") or (grouped.get(name) if isinstance(grouped, Mapping) else None)
+    low, high = interval or (ranker.get(f"{name}_low"), ranker.get(f"{name}_high"))
+    return Cell(value if _is_number(value) else None, low, high)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
