@@ -128,7 +128,7 @@ class TestSkeleton:
         banned = frozenset({"Lucas"})
         assert skeleton == (
             Fixed("Step 1: You prefer"),
-            Free(48, 3),
+            Free(40, 3),
             Fixed("Step 2:\nCategories:\n1."),
             Choice("categories"),
             Fixed("2."),

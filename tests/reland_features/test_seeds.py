@@ -199,3 +199,15 @@ def test_what_does_not_fit_is_said(budget, clusters, what) -> None:
 def test_counts_that_are_no_counts_are_refused(counts) -> None:
     with pytest.raises(TableError, match="count"):
         draw(blobs(30), 5, counts=counts)
+
+
+def test_large_bases_are_clustered_in_mini_batches(monkeypatch) -> None:
+    monkeypatch.setattr("reland_features.seeds._MINI_BATCH_FROM", 100)
+    sample, again = draw(blobs(), 40, 8), draw(blobs(), 40, 8)
+    assert sample.seeds.equals(again.seeds)
+    assert sample.seeds["user_id"].n_unique() == 40
+    # the eight blobs are found: users of a cluster point the same way
+    vectors = blobs().vectors
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    inertia = np.linalg.norm(unit - sample.centers[sample.user_clusters["cluster_id"].to_numpy()], axis=1)
+    assert inertia.mean() < np.linalg.norm(unit - unit.mean(axis=0), axis=1).mean() / 2
