@@ -173,8 +173,6 @@ class LightGCN:
         model.embeddings = nn.Parameter(nn.init.xavier_uniform_(weights, generator=draws))
         optimizer = torch.optim.Adam([model.embeddings], lr=self.learning_rate, fused=True)
         sampler = _PairSampler(*pairs, data.n_users, data.n_items, draws)
-        batch_size = self.batch_size or min(max(len(sampler) // 40, 1024), 16384)
-
         batch_size = self.batch_size or min(max(len(sampler) // 64, 512), 16_384)
 
         def run_epoch() -> float:

@@ -175,8 +175,12 @@ def stop_at(folder: Path, is_reached: Callable[[], bool]) -> None:
 
 def test_kill_9_in_generate_match_and_publish_ends_in_the_same_tables(finished, tmp_path):
     folder = tmp_path / "D"
-    shutil.copytree(finished, folder, ignore=shutil.ignore_patterns("features", "pool", "reports", "ledger*", "data"))
+    shutil.copytree(finished, folder)
     artifacts = folder / ".reland" / "artifacts"
+    for made in ("features", "pool", "reports", "feature_repo/data"):
+        shutil.rmtree(folder / made)
+    for file in (folder / ".reland").glob("ledger*"):
+        file.unlink()
     for kind in ("rationales", "reasoning_pool", "matches", "features", "online_store", "metrics", "report"):
         shutil.rmtree(artifacts / kind)
 
