@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from reland_features import stages
+from reland_features.artifacts import Draft
 from reland_features.check import check_parts
 from reland_features.errors import CheckError
 from reland_features.evaluation import evaluate
@@ -97,7 +99,7 @@ def run(project: Project, until: str = "report", listener: Listener | None = Non
     with project.lock():
         for stage in STAGES[: STAGES.index(until) + 1]:
             tell.started(stage)
-            o[stage] = steps[stage](lambda n, total, stage=stage: tell.progressed(stage, n, total))
+            o[stage] = steps[stage](partial(tell.progressed, stage))
             tell.finished(o[stage])
     return done
 
@@ -109,7 +111,7 @@ def report(project: Project, outcomes: dict[str, Outcome], progress: stages.Prog
 
     inputs = [outcome.artifact.id for outcome in outcomes.values()]
 
-    def work(draft: stages.Draft) -> tuple[int, int]:
+    def work(draft: Draft) -> tuple[int, int]:
         name = f"{outcomes['publish'].artifact.id}.html"
         project.reports.mkdir(exist_ok=True)
         write_report(project.reports / name, collect(project, outcomes))

@@ -293,7 +293,8 @@ def test_the_main_job_through_a_server_that_misbehaves(tmp_path, llm_server, rep
         extra=SETTINGS + f'\n[rationales.options]\nbase_url = "{llm_server.url}"\ntimeout = 1.0\nmax_retries = 4\n',
     )
     films = pl.read_parquet(folder / "tables" / "items.parquet")
-    answer = f"Step 1: You like it.\nStep 2:\nCategories: Drama, Comedy\nMovies: 1. {films['title'][0]} 2. {films['title'][1]} 3. {films['title'][2]}"
+    movies = " ".join(f"{n}. {title}" for n, title in enumerate(films["title"].head(3), 1))
+    answer = f"Step 1: You like it.\nStep 2:\nCategories: Drama, Comedy\nMovies: {movies}"
     llm_server.answer = lambda body: completion(answer, usage={"prompt_tokens": 100, "completion_tokens": 30})
     llm_server.script = [
         reply(status=429, headers={"Retry-After": "0"}),
