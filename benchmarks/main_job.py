@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.machine import machine
+from ranking.evaluate import table as ranking_table
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 
@@ -59,8 +60,20 @@ def render(arguments: argparse.Namespace, summary: dict, metrics: dict) -> str:
         total += stage["seconds"]
         lines.append(f"| {name} | {stage['rows_in']:,} | {stage['rows_out']:,} | {stage['seconds']:,.1f} |")
     usage = summary["stages"]["generate"]["usage"]
-    lines += [f"| all | | | {total:,.1f} |", "", "LLM usage: " + ", ".join(f"{k} {v:,}" for k, v in usage.items()), ""]
-    return "\n".join([*lines, *metrics.get("markdown", [])]) + "\n"
+    used = usage["total"]
+    lines += [
+        f"| all | | | {total:,.1f} |",
+        "",
+        f"LLM: {used['calls']:,} calls, {used['failed']} failed, {used['prompt_tokens']:,} prompt tokens, "
+        f"{used['completion_tokens']:,} completion tokens, {used['seconds']:,.0f} s.",
+        "",
+        "What a ranker gains (`python -m ranking.evaluate`):",
+        "",
+        "```",
+        ranking_table(metrics),
+        "```",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def _arguments() -> argparse.Namespace:

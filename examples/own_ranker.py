@@ -15,6 +15,5 @@ queries = ranking_queries(project, TRAIN, candidates=20)  # or a frame of yours:
 frame = training_frame(FeatureStore("feature_repo"), queries.frame, "ranker_with_rationales")
 columns = rationale_features(frame)
 model = HistGradientBoostingClassifier().fit(columns.matrix(frame), frame["label"])
-print(
-    f"{frame.height:,} rows, {len(columns.names)} columns, accuracy {model.score(columns.matrix(frame), frame['label']):.3f}"
-)
+accuracy = model.score(columns.matrix(frame), frame["label"])
+print(f"{frame.height:,} rows, {len(columns.names)} columns, accuracy {accuracy:.3f}")

@@ -157,7 +157,7 @@ def generate(
     as_of: AsOf = None,
     overrides: Overrides = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print calls, tokens, time and cost; call nothing.")
+        bool, typer.Option("--dry-run", help="Print calls, tokens, time and cost; no paid call is made.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -214,7 +214,7 @@ def demo(
     directory: Annotated[Path, typer.Argument(help="Where the demo project is made, or found again.")] = Path(
         "reland-demo"
     ),
-    users: Annotated[int, typer.Option(min=30, help="Simulated users.")] = 600,
+    users: Annotated[int, typer.Option(min=30, help="Simulated users.")] = 400,
     dataset: Annotated[
         str, typer.Option(help="films (simulated users of real films) or ml-100k (download).")
     ] = "films",

@@ -7,7 +7,8 @@ model's rounding depends on the batch: a run that was killed and resumed asks th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from statistics import mean
 from typing import Any
 
 import polars as pl
@@ -18,7 +19,7 @@ from reland_features.engines.base import Engine
 from reland_features.ledger import Ledger, Usage
 from reland_features.prompts import PromptTemplate
 from reland_features.rounds import Rounds, too_many_failures
-from reland_features.seed_requests import SeedHistory, histories_of_seeds, plan_requests
+from reland_features.seed_requests import Plan, SeedHistory, histories_of_seeds, plan_requests
 
 __all__ = ["DryRun", "GenerateResult", "SeedHistory", "dry_run", "generate", "histories_of_seeds"]
 
@@ -63,8 +64,15 @@ def dry_run(
     ledger: Ledger,
     settings: Rationales,
 ) -> DryRun:
-    """Say what `generate` with the same arguments would ask for; nothing is asked."""
+    """Say what `generate` with the same arguments would ask for.
+
+    A paid engine is not called. One on this machine (`is_local`) that has no call in the ledger yet answers its
+    first two batches, which are kept, so that the time can be estimated.
+    """
     plan = plan_requests(seeds, histories, items, template, engine, settings)
+    seconds = ledger.seconds_per_call(engine.engine_id)
+    if seconds is None and getattr(engine, "is_local", False):
+        seconds = _probe(plan, template, engine, ledger, settings)
     answered = ledger.answers(ask.key for ask in plan.roots)
     asks = [ask for ask in plan.roots if ask.key not in answered]
     usage = Usage(
@@ -72,7 +80,6 @@ def dry_run(
         prompt_tokens=sum(ask.prompt_tokens for ask in asks),
         completion_tokens=sum(ask.request.max_tokens for ask in asks),
     )
-    seconds = ledger.seconds_per_call(engine.engine_id)
     return DryRun(
         calls=len(asks),
         cached=len(answered),
@@ -81,6 +88,23 @@ def dry_run(
         cost=usage.cost(settings.prompt_price, settings.completion_price),
         seconds_estimate=None if seconds is None else seconds * len(asks),
     )
+
+
+def _probe(plan: Plan, template: PromptTemplate, engine: Engine, ledger: Ledger, settings: Rationales) -> float | None:
+    """Return seconds a call, from the second batch: the first one loads the model."""
+    size = engine.batch_size
+    Rounds(replace(plan, roots=plan.roots[: 2 * size]), template, engine, ledger, settings, _silent).ask_all()
+    timed = plan.roots[size : 2 * size] or plan.roots[:size]
+    answers = ledger.answers(ask.key for ask in timed).values()
+    if not answers:
+        return None
+    # Batches are sorted by length, so the first ones are the shortest.
+    longer = mean(ask.prompt_tokens for ask in plan.roots) / mean(ask.prompt_tokens for ask in timed)
+    return longer * mean(answer.seconds for answer in answers)
+
+
+def _silent(done: int, total: int) -> None:
+    """Report no progress."""
 
 
 def generate(
@@ -117,7 +141,7 @@ def generate(
         More than `settings.max_failed_fraction` of the seeds have no usable rationale; also in the ledger.
     """
     plan = plan_requests(seeds, histories, items, template, engine, settings)
-    run = Rounds(plan, template, engine, ledger, settings, on_progress or (lambda done, total: None))
+    run = Rounds(plan, template, engine, ledger, settings, on_progress or _silent)
     run.ask_all()
     rows = [run.row(seed) for seed in seeds["user_id"]]
     frame = pl.DataFrame(rows, schema=RATIONALES.polars_schema(), orient="row")

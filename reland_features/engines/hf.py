@@ -57,6 +57,8 @@ class HFEngine:
         Unknown `dtype`, a tokenizer or model that this engine cannot drive; also from the first call.
     """
 
+    is_local = True
+
     def __init__(
         self,
         model: str,

@@ -421,3 +421,15 @@ def test_a_failed_row_is_never_an_empty_feature(tables, ledger):
     frame = tables.of(engine=Empty(), ledger=ledger, max_failed_fraction=1.0).frame
     assert frame["status"].to_list() == ["invalid"] * 20
     assert set(frame["reason"]) == {"the answer is empty"}
+
+
+def test_a_dry_run_of_a_local_engine_times_two_batches_and_keeps_their_answers(tables, ledger):
+    class Local(DummyEngine):
+        is_local = True
+
+    options = Rationales(engine="dummy")
+    engine = Local(batch_size=4, delay=0.01)
+    plan = dry_run(tables.seeds, tables.histories, tables.items, TEMPLATE, engine, ledger, options)
+    assert (plan.calls, plan.cached, engine.calls) == (12, 8, 8)
+    assert plan.seconds_estimate > 0
+    assert tables.of(engine=engine, ledger=ledger).usage["calls"] == 12
