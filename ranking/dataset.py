@@ -104,6 +104,10 @@ def ranking_queries(
         label=(pl.int_range(pl.len()).over("query") == 0).cast(pl.Int8),
         event_timestamp=pl.lit(project.as_of, pl.Datetime("us")),
     )
+    # A positive that always comes first would win every tie: XGBoost's NDCG sorts stably, and early stopping
+    # then prefers a model of one tree that ties everything.
+    shuffled = rng.permutation(frame.height)
+    frame = frame[shuffled].sort("query", maintain_order=True)
     return RankingQueries(frame, _protocol(candidates, positives.height, int(lengths.min()), int(lengths.max())))
 
 

@@ -119,6 +119,7 @@ def materialize(
     instant = run.as_of.replace(tzinfo=UTC)
     try:
         with _quiet():
+            _make_tables(store)
             store.materialize(start_date=instant, end_date=instant, feature_views=list(counts))
     except Exception as error:
         raise FeatureStoreError(
@@ -128,6 +129,18 @@ def materialize(
     rows = ", ".join(f"{name} {count:,}" for name, count in counts.items())
     _LOG.info("materialize: %s rows -> %s (%.1f s)", rows, repository, time.perf_counter() - started)
     return counts
+
+
+def _make_tables(store: FeatureStore) -> None:
+    """Make the online store's tables where someone deleted them; `feast apply` trusts its registry and does not."""
+    store._get_provider().update_infra(
+        project=store.project,
+        tables_to_delete=[],
+        tables_to_keep=store.list_feature_views(),
+        entities_to_delete=[],
+        entities_to_keep=store.list_entities(),
+        partial=True,
+    )
 
 
 def check_freshness(

@@ -137,10 +137,14 @@ def test_what_is_online_equals_the_published_table_and_strangers_get_nulls(finis
         assert online[column][-1] is None
 
 
-def test_an_emptied_online_store_is_filled_again(finished):
+@pytest.mark.parametrize("how", ["emptied", "deleted"])
+def test_an_online_store_that_lost_its_rows_is_filled_again(finished, how):
     store = finished / "feature_repo" / "data" / "online_store.db"
-    with sqlite3.connect(store) as connection:
-        connection.execute("delete from reland_user_rationale")
+    if how == "deleted":
+        store.unlink()
+    else:
+        with sqlite3.connect(store) as connection:
+            connection.execute("delete from reland_user_rationale")
     done = reland(finished, "publish", "--json")
     assert done.returncode == 0, done.stderr
     stages = json.loads(done.stdout)["stages"]
