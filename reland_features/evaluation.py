@@ -14,7 +14,7 @@ from typing import Any
 from reland_features.artifacts import Draft
 from reland_features.errors import RelandError
 from reland_features.project import Project
-from reland_features.stages import Outcome, Progress, run_stage
+from reland_features.stages import Outcome, Progress, package_version, run_stage
 
 METRICS = "metrics.json"
 
@@ -53,7 +53,7 @@ def evaluate(project: Project, published: Outcome, served: Outcome, progress: Pr
         "evaluate",
         "metrics",
         as_of=published.as_of,
-        config=settings.model_dump(mode="json"),
+        config={**settings.model_dump(mode="json"), "version": package_version()},
         inputs=[published.artifact.id, served.artifact.id],
         work=work,
     )

@@ -9,12 +9,20 @@ from typing import NoReturn
 
 
 def leave(status: int) -> NoReturn:
-    """End the process with an exit status, without the interpreter's teardown.
+    """End the process with an exit status, without what libraries print while the interpreter is torn down.
 
-    DuckDB's Python binding, which Feast keeps alive, prints pages of "leaked instance" at teardown.
-    Call it only where everything is closed: a command's last line.
+    DuckDB's Python binding, which Feast keeps alive, prints pages of "leaked instance" to stderr then.
+    Call it only as a command's last line: every error must have been printed.
     """
     logging.shutdown()
+    silence_teardown()
+    sys.exit(status)
+
+
+def silence_teardown() -> None:
+    """Send whatever is still written to stderr, by C libraries too, nowhere."""
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(status)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)

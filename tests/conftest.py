@@ -6,6 +6,8 @@ import os
 
 import pytest
 
+from reland_features.process import silence_teardown
+
 for name, value in {
     "OMP_NUM_THREADS": "2",
     "TOKENIZERS_PARALLELISM": "false",
@@ -24,3 +26,9 @@ def pytest_runtest_makereport(item, call):
     if report.skipped and os.environ.get("RELAND_REQUIRE_SERVICES") and "not installed" in str(report.longrepr):
         report.outcome = "failed"
     return report
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config):
+    """Keep the summary the last thing printed: DuckDB's binding reports leaks while Python is torn down."""
+    silence_teardown()

@@ -81,3 +81,13 @@ def test_nothing_held_out_or_nothing_published(project, tmp_path):
         ranking_queries(dataclasses.replace(project, marts=marts), TEST, candidates=5)
     with pytest.raises(FeatureStoreError, match="published no features yet"):
         RankingProject.open(tmp_path)
+
+
+def test_the_positive_is_anywhere_in_its_query(project):
+    """A positive that is always first wins every tie of a metric that sorts stably, XGBoost's among them."""
+    frame = ranking_queries(project, TRAIN, candidates=20).frame
+    position = frame.with_columns(n=pl.int_range(pl.len()).over("query")).filter(pl.col("label") == 1)["n"]
+    assert position.n_unique() > 5
+    assert 5 < position.mean() < 14
+    again = ranking_queries(project, TRAIN, candidates=20).frame
+    assert again.equals(frame)
