@@ -50,7 +50,7 @@ def render(arguments: argparse.Namespace, summary: dict, metrics: dict) -> str:
         "",
         f"`python -m benchmarks.main_job --tables DIR --name {arguments.name}{order}{settings}`",
         "",
-        f"Machine: {machine()}",
+        f"Machine: {machine()}" + (f". {arguments.note}" if arguments.note else ""),
         "",
         "| stage | rows in | rows out | seconds |",
         "| --- | ---: | ---: | ---: |",
@@ -83,6 +83,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--order-column")
     parser.add_argument("--work", type=Path, default=Path("benchmarks/.work"))
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--note", default="", help="printed beside the machine, such as what else was running")
     return parser.parse_args()
 
 
