@@ -32,7 +32,9 @@ feast report/facts
 report/ranking_view
 report/figures
 report/__init__
-stages explain
+stages/base explain
+stages/reasoning stages/serving
+stages/__init__
 evaluation dry_run check
 report/collect
 pipeline

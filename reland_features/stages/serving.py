@@ -1,0 +1,189 @@
+"""From rationales to served features: pool → match → publish → feast."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import polars as pl
+
+from reland_features.artifacts import Draft
+from reland_features.errors import FeatureStoreError
+from reland_features.project import Project
+from reland_features.stages.base import Outcome, Progress, folder_id, now, read_vectors, run_stage, text_encoder
+
+
+def build_pool(project: Project, encoded: Outcome, seeds: Outcome, rationales: Outcome, progress: Progress) -> Outcome:
+    """Encode the Step 2 texts and put them beside the seeds' vectors: rationales → reasoning pool."""
+    from reland_features import pool as pools
+    from reland_features.prompts import step2_text
+
+    encoder = text_encoder(project)
+    components = project.config.pool.components
+
+    def work(draft: Draft) -> tuple[int, int]:
+        written = pl.read_parquet(rationales.artifact.table("rationales")).filter(pl.col("status") == "ok")
+        texts = [step2_text(r["categories"], r["items"]) for r in written.iter_rows(named=True)]
+        pool = pools.build_pool(
+            written,
+            pl.read_parquet(seeds.artifact.table("seed_users")),
+            read_vectors(encoded),
+            encoder.encode(texts) if texts else np.empty((0, 0), np.float32),
+            components=components,
+            pool_version=draft.id.rsplit("-", 1)[-1],
+            ids={
+                "prompt_id": rationales.artifact.manifest["prompt_id"],
+                "engine_id": rationales.artifact.manifest["engine_id"],
+                "text_encoder_id": encoder.encoder_id,
+            },
+        )
+        pool.write(draft.path)
+        draft.facts |= {
+            "pool_version": pool.pool_version,
+            "encoder_id": pool.encoder_id,
+            **pool.ids,
+            "text_encoder_source": encoder.source,
+        }
+        return rationales.rows_out, pool.frame.height
+
+    return run_stage(
+        project,
+        "pool",
+        "reasoning_pool",
+        as_of=rationales.as_of,
+        config={"text_encoder_id": encoder.encoder_id, "components": components},
+        inputs=[encoded.artifact.id, seeds.artifact.id, rationales.artifact.id],
+        work=work,
+    )
+
+
+def match(project: Project, marts: Outcome, encoded: Outcome, pool: Outcome, progress: Progress) -> Outcome:
+    """Match every user to its most similar seed, Eq. (3), through Milvus: vectors → matches."""
+    settings, milvus = project.config.match, project.config.pool
+
+    def work(draft: Draft) -> tuple[int, int]:
+        from reland_features import matching
+        from reland_features import pool as pools
+        from reland_features.index import ExactIndex, MilvusIndex
+
+        users = pl.read_parquet(marts.artifact.table("users"), columns=["user_id"])["user_id"]
+        reasoning_pool = pools.ReasoningPool.read(pool.artifact.path)
+        index = (
+            ExactIndex() if settings.matcher == "exact" else MilvusIndex(project.pool_uri, milvus.token, milvus.index)
+        )
+        try:
+            pools.install(reasoning_pool, index, milvus.collection_prefix)
+            matches = matching.match_users(
+                read_vectors(encoded),
+                reasoning_pool,
+                index,
+                prefix=milvus.collection_prefix,
+                users=users,
+                batch_size=settings.batch_size,
+                on_progress=progress,
+            )
+            pools.promote(reasoning_pool.pool_version, index, milvus.collection_prefix)
+        finally:
+            index.close()
+        matches.write_parquet(draft.table("matches"))
+        matched = matches.filter(pl.col("seed_user_id").is_not_null()).height
+        draft.facts |= {"users": len(users), "matched": matched}
+        return len(users), matched
+
+    return run_stage(
+        project,
+        "match",
+        "matches",
+        as_of=encoded.as_of,
+        config={"matcher": settings.matcher, "index": milvus.index, "uri": milvus.uri},
+        inputs=[marts.artifact.id, encoded.artifact.id, pool.artifact.id],
+        work=work,
+    )
+
+
+def publish(
+    project: Project, marts: Outcome, seeds: Outcome, pool: Outcome, matches: Outcome, progress: Progress
+) -> Outcome:
+    """Append the feature tables and bring the Feast stores up to date: matches → features."""
+    from reland_features import features
+    from reland_features import pool as pools
+
+    encoder = text_encoder(project)
+    version = pool.artifact.manifest["pool_version"]
+
+    def work(draft: Draft) -> tuple[int, int]:
+        items = pl.read_parquet(marts.artifact.table("items"))
+        frames = features.build_features(
+            pool=pools.ReasoningPool.read(pool.artifact.path).frame,
+            pool_version=version,
+            matches=pl.read_parquet(matches.artifact.table("matches")),
+            users=pl.read_parquet(marts.artifact.table("users")),
+            histories=pl.read_parquet(marts.artifact.table("user_histories")),
+            items=items,
+            item_text_embeddings=encoder.encode(features.item_text(items)),
+            as_of=matches.as_of,
+            created_at=now(),
+        )
+        paths = features.publish(frames, project.features, draft.id)
+        draft.facts |= {
+            "run_id": draft.id,
+            "pool_version": version,
+            "tables": {path.parent.name: frames[path.parent.name].height for path in paths},
+        }
+        return matches.rows_in, frames["user_rationale"].height
+
+    outcome = run_stage(
+        project,
+        "publish",
+        "features",
+        as_of=matches.as_of,
+        config={"text_encoder_id": encoder.encoder_id},
+        inputs=[marts.artifact.id, seeds.artifact.id, pool.artifact.id, matches.artifact.id],
+        work=work,
+    )
+    project.set_current(
+        {
+            "marts": str(marts.artifact.path.relative_to(project.root)),
+            "pool": str(pool.artifact.path.relative_to(project.root)),
+            "as_of": outcome.as_of.isoformat(),
+            "features_run": outcome.artifact.id,
+            "pool_version": version,
+        }
+    )
+    return outcome
+
+
+def serve(project: Project, published: Outcome, progress: Progress) -> Outcome:
+    """Apply the Feast repository and materialize the published run into the online store."""
+    from reland_features import feature_store
+
+    settings = project.config.feast
+
+    def work(draft: Draft) -> tuple[int, int]:
+        if settings.apply:
+            feature_store.apply_repository(project.feature_repo)
+        counts = {}
+        if settings.materialize:
+            counts = feature_store.materialize(project.feature_repo, project.features, published.artifact.id)
+        draft.facts["materialized"] = counts
+        return published.rows_out, sum(counts.values())
+
+    inputs = [published.artifact.id, folder_id(project.feature_repo)]
+    config = settings.model_dump()
+    noted = project.artifacts.find(
+        "online_store", project.artifacts.id_of("online_store", published.as_of, config, inputs)
+    )
+    if noted and settings.materialize and not _is_online(project, published):
+        # Someone emptied or refilled the online store since: the note that it was filled is void.
+        shutil.rmtree(noted.path)
+    return run_stage(project, "feast", "online_store", as_of=published.as_of, config=config, inputs=inputs, work=work)
+
+
+def _is_online(project: Project, published: Outcome) -> bool:
+    from reland_features import feature_store
+
+    try:
+        feature_store.check_freshness(project.feature_repo, project.features, published.artifact.id)
+    except FeatureStoreError:
+        return False
+    return True
