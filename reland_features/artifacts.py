@@ -136,21 +136,22 @@ class ArtifactStore:
             **draft.facts,
         }
         for file in partial.iterdir():
-            _sync(file)
+            sync(file)
         write_atomically(partial / MANIFEST, json.dumps(manifest, indent=2, default=str) + "\n")
         partial.replace(final)
-        _sync(final.parent)
+        sync(final.parent)
 
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a small text file so that a reader sees the old or the new content, never a part."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text)
-    _sync(temporary)
+    sync(temporary)
     temporary.replace(path)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until a file, or a folder's entries, are on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

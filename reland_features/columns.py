@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import polars as pl
+    import pyarrow as pa
 
 LogicalType = Literal[
     "string", "int32", "int64", "float32", "float64", "bool", "timestamp", "list<string>", "list<float32>"
@@ -63,6 +64,23 @@ class Table:
             "list<float32>": pl.List(pl.Float32()),
         }
         return pl.Schema({column.name: types[column.type] for column in self.columns})
+
+    def arrow_schema(self) -> pa.Schema:
+        """Return the table as an Arrow schema, as it stands in parquet."""
+        import pyarrow as pa
+
+        types = {
+            "string": pa.string(),
+            "int32": pa.int32(),
+            "int64": pa.int64(),
+            "float32": pa.float32(),
+            "float64": pa.float64(),
+            "bool": pa.bool_(),
+            "timestamp": pa.timestamp("us"),
+            "list<string>": pa.list_(pa.string()),
+            "list<float32>": pa.list_(pa.float32()),
+        }
+        return pa.schema([(column.name, types[column.type]) for column in self.columns])
 
 
 _USER = Column("user_id", "string", description="Whose row this is; the join key of the Feast entity `user`.")

@@ -5,13 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from reland_features.columns import Table
 from reland_features.databases import connect_postgres
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _BATCH_ROWS = 50_000
 
@@ -25,7 +21,7 @@ def export_marts(tables: Sequence[Table], marts_path: Path) -> None:
     schema_name = os.environ.get("RELAND_SCHEMA", "reland")
     try:
         for table in tables:
-            schema = _arrow_schema(table)
+            schema = table.arrow_schema()
             texts = {column.name for column in table.columns if column.type == "string"}
             order = ", ".join(f'"{name}" collate "C"' if name in texts else f'"{name}"' for name in table.key)
             names = ", ".join(f'"{name}"' for name in table.names)
@@ -41,20 +37,6 @@ def export_marts(tables: Sequence[Table], marts_path: Path) -> None:
                     writer.write_batch(pa.record_batch(arrays, schema=schema))
     finally:
         connection.close()
-
-
-def _arrow_schema(table: Table) -> pa.Schema:
-    import pyarrow as pa
-
-    types = {
-        "string": pa.string(),
-        "int64": pa.int64(),
-        "float64": pa.float64(),
-        "bool": pa.bool_(),
-        "timestamp": pa.timestamp("us"),
-        "list<string>": pa.list_(pa.string()),
-    }
-    return pa.schema([(column.name, types[column.type]) for column in table.columns])
 
 
 def empty_if_null_row(path: Path, table: Table) -> None:

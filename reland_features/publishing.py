@@ -7,7 +7,6 @@ a newer run appends files, and readers take a key's newest (event, created) time
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import time
 from collections.abc import Mapping
@@ -16,26 +15,15 @@ from datetime import datetime
 from pathlib import Path
 
 import polars as pl
-import pyarrow as pa
 import pyarrow.parquet as pq
 
+from reland_features.artifacts import sync
 from reland_features.columns import FEATURE_TABLES, ITEM_ATTRIBUTES, Table
 from reland_features.errors import FeatureStoreError
 
 _LOG = logging.getLogger(__name__)
 _STAGING = ".staging"
 _STAGED = "staged"
-_ARROW = {
-    "string": pa.string(),
-    "int32": pa.int32(),
-    "int64": pa.int64(),
-    "float32": pa.float32(),
-    "float64": pa.float64(),
-    "bool": pa.bool_(),
-    "timestamp": pa.timestamp("us"),
-    "list<string>": pa.list_(pa.string()),
-    "list<float32>": pa.list_(pa.float32()),
-}
 
 
 @dataclass(frozen=True)
@@ -78,7 +66,7 @@ def publish(frames: Mapping[str, pl.DataFrame], root: Path, run_id: str) -> list
                 _check_same_rows(path, frames[name])
             else:
                 (staging / f"{name}.parquet").rename(path)
-                _sync(path.parent)
+                sync(path.parent)
         shutil.rmtree(staging, ignore_errors=True)
     except OSError as error:
         raise FeatureStoreError(
@@ -121,17 +109,16 @@ def write_table(frame: pl.DataFrame, table: Table, path: Path) -> None:
 
     Vectors go uncompressed and without a dictionary: floats do not compress, and it is a third faster.
     """
-    schema = pa.schema([pa.field(column.name, _ARROW[column.type]) for column in table.columns])
     leaves = {column.name: _leaf(column.name, column.type) for column in table.columns}
     vectors = {leaves[column.name] for column in table.columns if column.type == "list<float32>"}
     pq.write_table(
-        frame.select(table.names).to_arrow().cast(schema),
+        frame.select(table.names).to_arrow().cast(table.arrow_schema()),
         path,
         compression={leaf: "none" if leaf in vectors else "zstd" for leaf in leaves.values()},
         use_dictionary=[leaf for leaf in leaves.values() if leaf not in vectors],
         row_group_size=50_000,
     )
-    _sync(path)
+    sync(path)
 
 
 def _leaf(name: str, logical: str) -> str:
@@ -145,7 +132,7 @@ def _stage(frames: Mapping[str, pl.DataFrame], staging: Path) -> None:
         for table in FEATURE_TABLES:
             write_table(frames[table.name], table, staging / f"{table.name}.parquet")
         (staging / _STAGED).touch()
-        _sync(staging)
+        sync(staging)
     except OSError:
         shutil.rmtree(staging, ignore_errors=True)
         raise
@@ -162,11 +149,3 @@ def _check_same_rows(path: Path, frame: pl.DataFrame) -> None:
             expected="published rows are never edited",
             hint="publish under a new run id",
         )
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -152,7 +152,7 @@ def run_publish(root: Path, before: str = "", day: int = 2, run_id: str = "run-1
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
 
 
-@pytest.mark.parametrize(("name", "count"), [("write_table", 2), ("_sync", 5), ("Path.rename", 0), ("Path.rename", 3)])
+@pytest.mark.parametrize(("name", "count"), [("write_table", 2), ("sync", 5), ("Path.rename", 0), ("Path.rename", 3)])
 def test_killed_in_the_middle_and_run_again(tmp_path, name, count):
     before = KILL_AT.format(name=name, count=count)
     assert run_publish(tmp_path, before).returncode == -signal.SIGKILL
