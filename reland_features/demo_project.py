@@ -27,8 +27,8 @@ def make_demo(directory: Path, *, users: int, dataset: str = "films", archive: P
     ------
     ConfigError
         The data set is not known.
-    TableError
-        The download failed.
+    RelandError
+        There is no network, or what was downloaded is not MovieLens.
     """
     if dataset not in DATASETS:
         raise ConfigError("this demo data set is not known", got=dataset, expected=" or ".join(DATASETS))

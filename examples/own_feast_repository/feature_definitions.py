@@ -1,6 +1,7 @@
 """Add the rationale views to a Feast repository you already have: the lines between the marks."""
 
 from datetime import timedelta
+from pathlib import Path
 
 from feast import Entity, FeatureService, FeatureView, Field, FileSource
 from feast.types import Int64
@@ -20,7 +21,8 @@ orders = FeatureView(
 
 # --- added ---
 seed = Entity(name="seed", join_keys=["seed_user_id"], value_type=ValueType.STRING)
-views = rationale_views("../features", user=user, item=item, seed=seed)
+features = Path(__file__).resolve().parents[1] / "features"  # what `reland run` publishes; an absolute path
+views = rationale_views(features, user=user, item=item, seed=seed)
 user_rationale, user_seed_match, seed_rationale, user_activity, item_attributes = views
 cross = rationale_item_cross(user_rationale, item_attributes)
 # --- end ---

@@ -60,14 +60,26 @@ def test_own_ranker_trains_on_a_frame_from_feast(project):
 def test_the_views_join_an_existing_feast_repository(project):
     repository = project / "own_feast_repository"
     shutil.copytree(EXAMPLES / "own_feast_repository", repository)
-    start = pl.datetime(2024, 1, 1)
+    start = pl.datetime(2024, 6, 1)
     orders = pl.DataFrame({"user_id": ["u00000001"], "orders_30d": [3]}).with_columns(event_timestamp=start)
     orders.write_parquet(repository / "orders.parquet")
     run(["feast", "apply", "--skip-source-validation"], repository)
     names = run(["feast", "feature-views", "list"], repository).stdout
     assert "orders" in names
     assert "user_rationale" in names
-    assert "ranker" in run(["feast", "feature-services", "list"], repository).stdout
+    as_of = pl.read_parquet(project / "features" / "user_rationale" / "*.parquet")["event_timestamp"][0]
+    code = f"""
+import pandas as pd
+from feast import FeatureStore
+
+store = FeatureStore(".")
+rows = pd.DataFrame({{"user_id": ["u00000001"], "item_id": ["f001"], "event_timestamp": [pd.Timestamp("{as_of}")]}})
+joined = store.get_historical_features(rows, store.get_feature_service("ranker")).to_df()
+print(sorted(joined.dropna(axis=1).columns))
+"""
+    joined = run([sys.executable, "-c", code], repository).stdout
+    for feature in ("orders_30d", "rationale_item_cosine", "rationale_components", "similarity"):
+        assert feature in joined
 
 
 def test_the_server_example_is_a_valid_configuration():
