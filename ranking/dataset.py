@@ -16,7 +16,7 @@ from ranking.project import RankingProject
 from reland_features.errors import TableError
 
 TEST, TRAIN = 1, 2
-"""`holdout_rank` of the events that are tested on and trained on."""
+"""The held-out part whose last event is tested on, and the one whose last event is trained on."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class RankingQueries:
 
 def ranking_queries(
     project: RankingProject,
-    holdout_rank: int,
+    part: int,
     *,
     candidates: int | None,
     max_users: int | None = None,
@@ -54,7 +54,7 @@ def ranking_queries(
     ----------
     project : RankingProject
         Its marts give events, items and histories.
-    holdout_rank : int
+    part : int
         `TRAIN` or `TEST`.
     candidates : int, optional
         Items in each query: the positive, and negatives drawn uniformly from the items that the user has
@@ -70,12 +70,12 @@ def ranking_queries(
         Nothing is held out, or the catalogue has a single item.
     """
     holdout = pl.read_parquet(project.mart("holdout"))
-    positives = holdout.filter(pl.col("holdout_rank") == holdout_rank).select("user_id", "item_id").sort("user_id")
+    positives = _last_of_part(holdout, part).select("user_id", "item_id").sort("user_id")
     if not positives.height:
         raise TableError(
             "no events are held out, so no ranker can be trained or tested",
             where=str(project.mart("holdout")),
-            got=f"0 rows with holdout_rank {holdout_rank}",
+            got=f"0 events in part {part}",
             hint="set evaluation.holdout = 2 in reland.toml and run reland run",
         )
     if max_users is not None and positives.height > max_users:
@@ -86,7 +86,7 @@ def ranking_queries(
         raise TableError("there is nothing to rank", where=str(project.mart("items")), got=f"{len(items)} items")
     seen = _seen_rows(project, positives["user_id"], items, holdout)
     rows = dict(zip(items.to_list(), range(len(items)), strict=True))
-    rng = np.random.default_rng([seed, holdout_rank])
+    rng = np.random.default_rng([seed, part])
     picked = []
     for user, item in positives.iter_rows():
         own = rows.get(item)
@@ -109,6 +109,12 @@ def ranking_queries(
     shuffled = rng.permutation(frame.height)
     frame = frame[shuffled].sort("query", maintain_order=True)
     return RankingQueries(frame, _protocol(candidates, positives.height, int(lengths.min()), int(lengths.max())))
+
+
+def _last_of_part(holdout: pl.DataFrame, part: int) -> pl.DataFrame:
+    """Return each user's last event of a part; the test part is the later half of what is held out."""
+    first_rank = 1 + (part - 1) * (pl.col("holdout_rank").max() // 2)
+    return holdout.filter(pl.col("holdout_rank") == first_rank.over("user_id"))
 
 
 def _candidates(

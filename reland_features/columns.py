@@ -147,7 +147,7 @@ HOLDOUT = Table(
         _USER,
         _ITEM,
         Column("interacted_at", "timestamp", description="When it happened (UTC)."),
-        Column("holdout_rank", "int64", description="1 is the user's last interaction (test), 2 the one before."),
+        Column("holdout_rank", "int64", description="1 is the user's last interaction. The first half of a user's ranks are the test part."),
     ),
 )
 IMPRESSIONS = Table(

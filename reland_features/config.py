@@ -109,11 +109,15 @@ class Evaluation(Section):
 
     `holdout` last interactions of each user are hidden from encoder, LLM and features: the last one is
     the test label, the one before the ranker's training label. Set 0 in production.
+    `test_fraction` above 0 holds out more of long histories: the last tenth of each user's interactions
+    for 0.1, and as many before them, never fewer than `holdout`. This is the 80/10/10 split in time order
+    of collaborative filtering.
     `command` is run after publishing and writes the metrics that the report shows; {project} and
     {output} are filled in. An empty list runs nothing.
     """
 
     holdout: Literal[0, 2] = 2
+    test_fraction: float = Field(0.0, ge=0, le=0.4)
     min_history: int = Field(3, ge=1)
     candidates: int = Field(100, ge=1)
     max_users: int = Field(2000, ge=10)

@@ -71,6 +71,7 @@ def dbt_vars(config: Config, source_root: Path) -> dict[str, Any]:
         "item_k_core": data.item_k_core,
         "max_history": data.max_history,
         "holdout": evaluation.holdout,
+        "test_fraction": evaluation.test_fraction,
         "min_history": evaluation.min_history,
     }
     if data.memory_limit:

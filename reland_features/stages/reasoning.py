@@ -25,6 +25,7 @@ def prepare(project: Project, progress: Progress) -> Outcome:
     config: dict[str, Any] = {
         **settings.model_dump(mode="json", exclude={"memory_limit"}),
         "holdout": evaluation.holdout,
+        "test_fraction": evaluation.test_fraction,
         "min_history": evaluation.min_history,
         "dbt_package": folder_id(project.dbt),
     }

@@ -99,7 +99,7 @@ def test_stock_dbt_builds_tests_and_documents(target, tmp_path, request):
     assert "ERROR=0" in dbt(["build"])
     results = json.loads((tmp_path / "target" / "run_results.json").read_text())["results"]
     unit_tests = [r for r in results if r["unique_id"].startswith("unit_test.")]
-    assert len(unit_tests) == 7
+    assert len(unit_tests) == 8
     assert {r["status"] for r in unit_tests} == {"pass"}
 
     dbt(["docs", "generate"])

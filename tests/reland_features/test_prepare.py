@@ -62,6 +62,7 @@ def test_vars_say_all_that_the_configuration_says(tmp_path):
         "item_k_core": 1,
         "max_history": 50,
         "holdout": 0,
+        "test_fraction": 0.0,
         "min_history": 5,
         "memory_limit": "2GB",
     }

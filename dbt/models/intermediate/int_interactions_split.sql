@@ -25,6 +25,21 @@ ordered as (
 
 ),
 
+sized as (
+
+    -- How many a user has in each of the two held-out parts: the test part and the one before it.
+    select
+        *,
+        {% if var('holdout') | int == 0 -%}
+        0
+        {%- else -%}
+        greatest({{ var('holdout') | int // 2 }}, floor({{ var('test_fraction') }} * user_interaction_count))
+        {%- endif %} as held_out_per_part
+
+    from ordered
+
+),
+
 split as (
 
     select
@@ -35,10 +50,10 @@ split as (
         weight,
         interaction_order,
         user_interaction_count - interaction_order + 1 as rank_from_end,
-        user_interaction_count >= {{ var('holdout') | int + var('min_history') | int }}
-            and user_interaction_count - interaction_order < {{ var('holdout') | int }} as is_held_out
+        user_interaction_count >= 2 * held_out_per_part + {{ var('min_history') | int }}
+            and user_interaction_count - interaction_order < 2 * held_out_per_part as is_held_out
 
-    from ordered
+    from sized
 
 )
 
