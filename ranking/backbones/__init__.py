@@ -1,0 +1,61 @@
+"""The paper's six backbones and two sanity floors, by name."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from ranking.backbones.base import Backbone, Sides
+from ranking.splits import Split
+from reland_features.errors import ConfigError
+
+SEQUENTIAL = ("gru4rec", "sasrec", "duorec")
+COLLABORATIVE = ("neumf", "ngcf", "lightgcn")
+FLOORS = ("popularity", "itemknn")
+_CLASSES = {
+    "gru4rec": "GRU4Rec",
+    "sasrec": "SASRec",
+    "duorec": "DuoRec",
+    "neumf": "NeuMF",
+    "ngcf": "NGCF",
+    "lightgcn": "LightGCN",
+    "popularity": "Popularity",
+    "itemknn": "ItemKNN",
+}
+
+
+def build(
+    name: str, split: Split, options: Mapping[str, Any] | None = None, *, sides: Sides | None = None, seed: int = 0
+) -> Backbone:
+    """Make an untrained backbone.
+
+    Parameters
+    ----------
+    name : str
+        One of `SEQUENTIAL`, `COLLABORATIVE` or `FLOORS`.
+    split : Split
+        What it is trained on.
+    options : mapping, optional
+        Keyword arguments of its class.
+    sides : Sides, optional
+        How features come in; without it, IDs only.
+    seed : int
+        Of the initial weights.
+
+    Raises
+    ------
+    ConfigError
+        No such backbone, or no such option.
+    """
+    if name not in _CLASSES:
+        raise ConfigError("no such backbone", got=name, expected=sorted(_CLASSES))
+    kind: type[Backbone] = getattr(importlib.import_module(f"ranking.backbones.{name}"), _CLASSES[name])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            return kind(split, sides=sides, **dict(options or {}))
+        except TypeError as error:
+            raise ConfigError("a backbone does not take these options", where=name, got=dict(options or {})) from error

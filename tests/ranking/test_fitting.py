@@ -1,0 +1,86 @@
+"""Early stopping, its best weights, and what happens when training diverges."""
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from torch import nn
+
+from ranking.backbones.base import Backbone
+from ranking.fitting import FitSettings, TrainingDivergedError, evaluate, fit
+from ranking.splits import Split
+
+
+@pytest.fixture
+def split():
+    """Eight users who all end on the items y and z."""
+    events = [(f"u{n}", f"i{n}") for n in range(8)]
+    held = [(f"u{n}", item) for n in range(8) for item in ("y", "z")]
+    schema = {"user_id": pl.String, "item_id": pl.String}
+    return Split.from_frames(pl.DataFrame(events, schema, orient="row"), pl.DataFrame(held, schema, orient="row"))
+
+
+class Scripted(Backbone):
+    """Its item y gets a score from a list, one entry an epoch; its weight counts the epochs."""
+
+    def __init__(self, split, script, loss=0.0):
+        super().__init__(split)
+        self.epochs = nn.Parameter(torch.zeros(()))
+        self.script, self.value = script, loss
+
+    def batches(self, generator):
+        yield from range(3)
+
+    def loss(self, batch):
+        with torch.no_grad():
+            self.epochs += 1 / 3
+        return self.epochs * 0.0 + (self.value if batch == 1 else 0.0)
+
+    def representations(self, part):
+        epoch = round(float(self.epochs))
+        items = torch.arange(self.split.n_items, dtype=torch.float32)[:, None]
+        items[self.split.item_ids.to_list().index("y")] = self.script[min(epoch, len(self.script)) - 1]
+        return torch.ones(self.split.n_users, 1), items
+
+
+# Items are i0..i7, y, z with scores 0..7, y's, 9: y's score decides its position.
+def test_it_stops_when_patience_ends_and_keeps_the_best_weights(split):
+    backbone = Scripted(split, [3.5, 6.5, 8.5, 7.5, 4.5, 5.5, 99.0])
+    seen = []
+    done = fit(backbone, FitSettings(patience=2, convention="unmasked"), progress=seen.append)
+    assert (done.best_epoch, done.epochs) == (3, 5)
+    assert [point.epoch for point in seen] == [1, 2, 3, 4, 5]
+    assert seen == list(done.curve)
+    assert round(float(backbone.epochs.detach())) == 3
+    assert done.best["ndcg@10_unmasked"] == pytest.approx(1 / np.log2(3))
+    assert evaluate(backbone, "validation").means() == done.best
+    assert done.best["ndcg@10_masked"] >= done.best["ndcg@10_unmasked"]
+
+
+def test_it_evaluates_every_few_epochs_and_at_the_end(split):
+    done = fit(Scripted(split, [1.5] * 9), FitSettings(max_epochs=7, evaluate_every=3))
+    assert [point.epoch for point in done.curve] == [3, 6, 7]
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_batch_named(split):
+    with pytest.raises(TrainingDivergedError, match="Scripted, batch 1 of the epoch"):
+        fit(Scripted(split, [1.0], loss=float("nan")))
+
+
+def test_a_backbone_without_weights_is_measured_as_it_is(split):
+    class Fixed(Scripted):
+        def __init__(self, split):
+            Backbone.__init__(self, split)
+            self.epochs, self.script = 1, [8.5]
+
+    assert fit(Fixed(split), FitSettings(convention="unmasked")).best["ndcg@10_unmasked"] == pytest.approx(
+        1 / np.log2(3)
+    )
+
+
+def test_the_callers_random_state_is_left_alone(split):
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    fit(Scripted(split, [1.0]), FitSettings(max_epochs=1))
+    assert torch.equal(torch.rand(3), expected)
