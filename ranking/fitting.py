@@ -35,6 +35,9 @@ class FitSettings:
         Evaluations without a better validation NDCG@10 before training stops (10 in RecBole and the paper).
     evaluate_every : int
         Epochs between two evaluations.
+    validation_users : int, optional
+        Stop on a uniform sample of so many users, where ranking for everyone takes longer than an epoch;
+        the same users for every run of a split. None is everyone.
     convention : {"unmasked", "masked"}
         Which NDCG@10 decides, see `ranking.full_ranking`.
     """
@@ -44,6 +47,7 @@ class FitSettings:
     max_epochs: int = 200
     patience: int = 10
     evaluate_every: int = 1
+    validation_users: int | None = None
     convention: Literal["unmasked", "masked"] = "masked"
 
 
@@ -84,6 +88,7 @@ def fit(
     """
     settings = settings or FitSettings()
     generator = np.random.default_rng(seed)
+    users = _sample(backbone, settings.validation_users)
     metric = f"ndcg@{K}_{settings.convention}"
     best_value, best_state, best_epoch = -1.0, None, 0
     curve: list[Evaluation] = []
@@ -92,7 +97,7 @@ def fit(
         torch.manual_seed(seed)
         weights = list(backbone.parameters())
         if not weights:  # a floor: counting was all there was to learn
-            metrics = evaluate(backbone, "validation").means()
+            metrics = evaluate(backbone, "validation", users).means()
             return Fit((Evaluation(0, 0.0, 0.0, metrics),), 0, metrics, 0, 0.0)
         optimizer = torch.optim.Adam(weights, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
         for epoch in range(1, settings.max_epochs + 1):
@@ -101,7 +106,7 @@ def fit(
             seconds += time.perf_counter() - started
             if epoch % settings.evaluate_every and epoch != settings.max_epochs:
                 continue
-            metrics = evaluate(backbone, "validation").means()
+            metrics = evaluate(backbone, "validation", users).means()
             curve.append(Evaluation(epoch, loss, seconds, metrics))
             if progress:
                 progress(curve[-1])
@@ -137,6 +142,13 @@ def train_epoch(backbone: Backbone, optimizer: torch.optim.Optimizer, generator:
         optimizer.step()
         total, steps = total + value, steps + 1
     return total / max(steps, 1)
+
+
+def _sample(backbone: Backbone, count: int | None) -> np.ndarray | None:
+    users = np.unique(backbone.split.targets("validation")[0])
+    if count is None or count >= len(users):
+        return None
+    return np.sort(np.random.default_rng(0).choice(users, size=count, replace=False))
 
 
 def evaluate(backbone: Backbone, part: Part, users: np.ndarray | None = None) -> RankingMetrics:

@@ -18,7 +18,8 @@ from ranking.splits import Part, Split
 from reland_features.errors import RelandError
 
 K = 10
-_SCORES_PER_BLOCK = 1 << 24
+_SCORES_PER_BLOCK = 1 << 22
+_COUNTED_ROWS = 32
 
 Scorer = Callable[[torch.Tensor], torch.Tensor]
 """Maps user rows, int64 [n], to scores of every item, float32 [n, I]."""
@@ -116,27 +117,25 @@ def _positions(
             hint="lower the learning rate, or look for NaN in the features",
         )
     one_each = len(at) == len(scores) and bool((at == np.arange(len(at))).all())
-    positions = torch.empty(len(rows), dtype=torch.float64)
-    for chunk in torch.arange(len(rows)).split(max(1, _SCORES_PER_BLOCK // scores.shape[1])):
-        of = scores if one_each else scores[rows[chunk]]
-        mine = own[chunk][:, None]
-        above = (of > mine).sum(1)
-        level = (of == mine).sum(1) - 1
-        positions[chunk] = 1.0 + above.double() + level.double() / 2
-    before = np.zeros(len(rows))
+    table, mine = scores.numpy(), own.numpy()
+    positions = np.empty(len(at))
+    # numpy compares and counts three times as fast as torch, and faster still on rows that stay in cache.
+    for first in range(0, len(at), _COUNTED_ROWS):
+        chunk = slice(first, first + _COUNTED_ROWS)
+        of, threshold = table[chunk] if one_each else table[at[chunk]], mine[chunk, None]
+        above, not_below = np.count_nonzero(of > threshold, axis=1), np.count_nonzero(of >= threshold, axis=1)
+        positions[chunk] = 1.0 + above + (not_below - 1 - above) / 2
     seen_scores = scores[torch.from_numpy(seen_at), torch.from_numpy(seen_items)].numpy()
-    target_scores = own.numpy()
     # Every target against every seen item of its user.
     begin = np.searchsorted(seen_at, at)
     length = np.searchsorted(seen_at, at, side="right") - begin
     target = np.repeat(np.arange(len(at)), length)
     within = np.arange(len(target)) - np.repeat(np.cumsum(length) - length, length)
     index = begin[target] + within
-    values, threshold = seen_scores[index], target_scores[target]
+    values, threshold = seen_scores[index], mine[target]
     weight = (values > threshold) + 0.5 * (values == threshold)
     weight[seen_items[index] == items[target]] = 0.0  # an item that is bought again stays in the ranking
-    before += np.bincount(target, weights=weight, minlength=len(at))
-    return positions.numpy(), before
+    return positions, np.bincount(target, weights=weight, minlength=len(at))
 
 
 def _of_users(owners: np.ndarray, items: np.ndarray, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -84,3 +84,15 @@ def test_the_callers_random_state_is_left_alone(split):
     torch.manual_seed(1)
     fit(Scripted(split, [1.0]), FitSettings(max_epochs=1))
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_sample_of_users_is_enough_to_stop_on(split):
+    measured = []
+
+    class Counting(Scripted):
+        def scorer(self, part):
+            score = super().scorer(part)
+            return lambda rows: measured.append(len(rows)) or score(rows)
+
+    fit(Counting(split, [1.0, 2.0]), FitSettings(max_epochs=2, validation_users=3))
+    assert measured == [3, 3]
