@@ -48,9 +48,9 @@ def _prompt(project: Project) -> None:
 
 
 def _engine(project: Project) -> None:
-    from reland_features import engines
+    from reland_features.stages import llm_engine
 
-    engines.build(project.config.rationales, models_cache()).close()
+    llm_engine(project).close()
 
 
 def _text_encoder(project: Project) -> None:

@@ -20,6 +20,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+rationales = typer.Typer(help="Rationales that another system wrote.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(rationales, name="rationales")
 
 ProjectDir = Annotated[Path, typer.Option("--project", "-C", help="Project folder.", show_default="this folder")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting.")]
@@ -172,6 +174,30 @@ def generate(
     settings = [*(overrides or ()), *([f"data.as_of={as_of}"] if as_of else [])]
     plan = plan_generation(Project.open(project, settings), done.outcomes)
     print(json.dumps(plan) if as_json else "\n".join(f"{key:<28}{value}" for key, value in plan.items()))
+
+
+@rationales.command("import")
+def import_rationales(
+    file: Annotated[Path, typer.Argument(help="Parquet or JSONL: user_id, text or steps, model.")],
+    project: ProjectDir = Path(),
+    model: Annotated[str | None, typer.Option(help="Who wrote the texts, where the file has no such column.")] = None,
+    skip_unknown: Annotated[bool, typer.Option("--skip-unknown", help="Leave out users not in the project.")] = False,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Bring in rationales that another system wrote, instead of asking an LLM for them."""
+    from reland_features.imported_texts import import_texts
+    from reland_features.project import Project
+
+    made = import_texts(Project.open(project, overrides or ()), file, model=model, skip_unknown=skip_unknown)
+    texts, both, models = (made.facts[name] for name in ("texts", "with_step2", "models"))
+    if as_json:
+        facts = {"texts": texts, "with_step2": both, "models": models}
+        print(json.dumps({"import": made.id, **facts, "settings": made.settings}))
+        return
+    _say(f"{texts:,} texts by {', '.join(models)}: {both:,} with both steps, {texts - both:,} with Step 1 only")
+    lines = "\n".join(f"{key} = {json.dumps(value)}" for key, value in made.settings.items())
+    _say(f"\nin reland.toml:\n\n[rationales]\n{lines}\n\nthen: reland run")
 
 
 def _stage(until: str, summary: str) -> Callable[..., None]:

@@ -147,7 +147,11 @@ HOLDOUT = Table(
         _USER,
         _ITEM,
         Column("interacted_at", "timestamp", description="When it happened (UTC)."),
-        Column("holdout_rank", "int64", description="1 is the user's last interaction. The first half of a user's ranks are the test part."),
+        Column(
+            "holdout_rank",
+            "int64",
+            description="1 is the user's last interaction. The first half of a user's ranks are the test part.",
+        ),
     ),
 )
 IMPRESSIONS = Table(
@@ -199,6 +203,16 @@ RATIONALES = Table(
         Column("ledger_key", "string", description="Key of the ledger row that holds the answer."),
     ),
 )
+IMPORTED_TEXTS = Table(
+    "imported_texts",
+    ("user_id",),
+    (
+        _USER,
+        Column("text", "string", description="What another system wrote of the user: both steps, or Step 1."),
+        Column("model", "string", description="Who wrote it."),
+        Column("has_step2", "bool", description="Whether the text recommends anything, known or not."),
+    ),
+)
 POOL = Table(
     "reasoning_pool",
     ("seed_user_id",),
@@ -206,7 +220,7 @@ POOL = Table(
         _SEED,
         Column("cluster_id", "int32", description="K-means cluster of the seed."),
         Column("vector", "list<float32>", description="m_s: the seed's behaviour vector."),
-        Column("rationale_embedding", "list<float32>", description="TextEncoder of the Step 2 text, unit length."),
+        Column("rationale_embedding", "list<float32>", description="TextEncoder of Step 2 (or as rationales.embed)."),
         Column("rationale_components", "list<float32>", description="PCA of the embeddings, for tree rankers."),
         Column("summary", "string", description="Step 1: the explanation."),
         Column("categories", "list<string>", description="Step 2: categories."),

@@ -154,6 +154,9 @@ class Rationales(Section):
 
     `prompt` is a domain (movies, products, generic) or a path to a TOML file. `options` are the
     engine's own (see engines/hf.py and engines/openai.py). Prices are per million tokens.
+    With the engine `imported` nothing is asked: `model` names the texts of `reland rationales import`.
+    `embed` says which part of a rationale becomes its embedding: the recommendations of Step 2 as in the
+    paper, the `summary` of Step 1, or `both`.
     """
 
     prompt: str = "generic"
@@ -172,6 +175,7 @@ class Rationales(Section):
     completion_price: float = Field(0.0, ge=0)
     max_failed_fraction: float = Field(0.05, ge=0, le=1)
     max_attempts: int = Field(3, ge=1)
+    embed: Literal["recommendations", "summary", "both"] = "recommendations"
     options: dict[str, Any] = {}
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import polars as pl
 
-from reland_features.project import Project, models_cache
-from reland_features.stages import Outcome
+from reland_features.project import Project
+from reland_features.stages import Outcome, llm_engine
 
 
 def plan_generation(project: Project, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
@@ -19,14 +19,13 @@ def plan_generation(project: Project, outcomes: Mapping[str, Outcome]) -> dict[s
     outcomes : mapping
         Finished `prepare` and `sample` stages.
     """
-    from reland_features import engines
     from reland_features.ledger import Ledger
     from reland_features.prompts import PromptTemplate
     from reland_features.rationales import dry_run
 
     settings = project.config.rationales
     marts, seeds = outcomes["prepare"].artifact, outcomes["sample"].artifact
-    engine = engines.build(settings, models_cache())
+    engine = llm_engine(project)
     try:
         with Ledger(project.ledger) as ledger:
             plan = dry_run(

@@ -47,8 +47,11 @@ class Explanation:
                 *(f"  - {title}" for title in self.seed_history),
                 f"rationale of pool {self.pool_version}",
                 f"  why:        {self.summary}",
-                f"  categories: {', '.join(self.categories)}",
-                f"  items:      {'; '.join(self.items)}",
+                *(
+                    (f"  categories: {', '.join(self.categories)}", f"  items:      {'; '.join(self.items)}")
+                    if self.items
+                    else ("  (Step 1 only: the text recommends nothing that the catalogue knows)",)
+                ),
             ]
         )
 

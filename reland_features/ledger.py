@@ -16,6 +16,7 @@ from reland_features.skeleton import Choice, Fixed, Free, Skeleton
 
 _APPLICATION = 0x526C4C64  # "RlLd", in the file's header: this database is a ledger
 _VERSION = 1
+IMPORTED = "imported:"  # what the engine_id of a text begins with that no LLM of ours was asked for
 _CHUNK = 500  # keys per query, below SQLite's limit of variables
 _SCHEMA = """
 create table if not exists attempts (
@@ -40,7 +41,7 @@ create index if not exists attempts_by_key on attempts (key, status);
 
 @dataclass(frozen=True)
 class Attempt:
-    """One LLM call: an answer (``ok``), usable or not, or a failure (``failed``).
+    """One LLM call: an answer (``ok``), usable or not, or a failure (``failed``); or an imported answer.
 
     `parameters` is JSON, `started_at` UTC in ISO format, `seconds` this call's share of its batch.
     """
@@ -62,7 +63,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Usage:
-    """Totals of attempts: calls (failed ones included), failed calls, tokens, seconds."""
+    """Totals of attempts: calls (failed ones included, imported answers not), failed calls, tokens, seconds."""
 
     calls: int = 0
     failed: int = 0
@@ -156,7 +157,8 @@ class Ledger:
     def usage(self, keys: Iterable[str] | None = None) -> Usage:
         """Return the totals of all attempts, or of those with certain keys."""
         totals = (
-            "select count(*), count(*) filter (where status = 'failed'), coalesce(sum(prompt_tokens), 0),"
+            f"select count(*) filter (where engine_id not like '{IMPORTED}%'),"
+            " count(*) filter (where status = 'failed'), coalesce(sum(prompt_tokens), 0),"
             " coalesce(sum(completion_tokens), 0), coalesce(sum(seconds), 0.0) from attempts"
         )
         with self._errors("the ledger cannot be read"):

@@ -16,6 +16,7 @@ import polars as pl
 from reland_features.columns import RATIONALES
 from reland_features.config import Rationales
 from reland_features.engines.base import Engine
+from reland_features.imported_texts import ImportedTexts, plan_imported
 from reland_features.ledger import Ledger, Usage
 from reland_features.prompts import PromptTemplate
 from reland_features.rounds import Rounds, too_many_failures
@@ -69,7 +70,7 @@ def dry_run(
     A paid engine is not called. One on this machine (`is_local`) that has no call in the ledger yet answers its
     first two batches, which are kept, so that the time can be estimated.
     """
-    plan = plan_requests(seeds, histories, items, template, engine, settings)
+    plan = _plan(seeds, histories, items, template, engine, ledger, settings)
     seconds = ledger.seconds_per_call(engine.engine_id)
     if seconds is None and getattr(engine, "is_local", False):
         seconds = _probe(plan, template, engine, ledger, settings)
@@ -88,6 +89,21 @@ def dry_run(
         cost=usage.cost(settings.prompt_price, settings.completion_price),
         seconds_estimate=None if seconds is None else seconds * len(asks),
     )
+
+
+def _plan(
+    seeds: pl.DataFrame,
+    histories: pl.DataFrame,
+    items: pl.DataFrame,
+    template: PromptTemplate,
+    engine: Engine,
+    ledger: Ledger,
+    settings: Rationales,
+) -> Plan:
+    """Plan what the LLM is asked, or where the answers are texts of another system, what they are read as."""
+    if isinstance(engine, ImportedTexts):
+        return plan_imported(seeds, histories, items, template, engine, ledger, settings)
+    return plan_requests(seeds, histories, items, template, engine, settings)
 
 
 def _probe(plan: Plan, template: PromptTemplate, engine: Engine, ledger: Ledger, settings: Rationales) -> float | None:
@@ -140,7 +156,7 @@ def generate(
     TooManyFailuresError
         More than `settings.max_failed_fraction` of the seeds have no usable rationale; also in the ledger.
     """
-    plan = plan_requests(seeds, histories, items, template, engine, settings)
+    plan = _plan(seeds, histories, items, template, engine, ledger, settings)
     run = Rounds(plan, template, engine, ledger, settings, on_progress or _silent)
     run.ask_all()
     rows = [run.row(seed) for seed in seeds["user_id"]]

@@ -159,7 +159,8 @@ class Rounds:
 
     def _read(self, answer: Attempt, seed: str) -> ParsedRationale:
         settings, banned = self._settings, self._plan.histories[seed].banned
-        return self._template.parse(answer.text, self._plan.catalogue, banned, settings.categories, settings.items)
+        parsed = self._template.parse(answer.text, self._plan.catalogue, banned, settings.categories, settings.items)
+        return self._template.parse_step1(answer.text) if parsed.reason and not self._plan.needs_step2 else parsed
 
     def _check_budget(self, batch: Sequence[Ask]) -> None:
         """Raise before a batch whose longest answers would pass a limit."""

@@ -59,6 +59,8 @@ class Plan:
         (status, reason) by seed, of seeds that no request can be made for.
     options_id : str
         Part of every key where the engine enforces skeletons, else empty.
+    needs_step2 : bool
+        Whether an answer without usable recommendations is invalid; else its Step 1 alone will do.
     """
 
     catalogue: Catalogue
@@ -68,6 +70,7 @@ class Plan:
     root_of: Mapping[str, str]
     unaskable: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     options_id: str = ""
+    needs_step2: bool = True
 
 
 def histories_of_seeds(

@@ -5,7 +5,7 @@ Representativeness-aware and importance-aware sampling alternate until the budge
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -89,6 +89,7 @@ def sample_seeds(
     budget: int,
     clusters: int | Literal["auto"],
     generator: np.random.Generator,
+    among: Collection[str] | None = None,
 ) -> SeedSample:
     """Draw exactly `budget` seed users by alternating the two strategies of section 3.1.1.
 
@@ -111,22 +112,27 @@ def sample_seeds(
         K, see `cluster_count`.
     generator : numpy.random.Generator
         Every draw comes from it.
+    among : collection of str, optional
+        Draw these users only. Clusters, their sizes and p_u stay those of all users, whom the seeds are to
+        represent; a cluster's nearest user to the centre is the nearest that may be drawn.
 
     Raises
     ------
     ConfigError
-        The budget exceeds the number of users, or K does.
+        The budget exceeds the number of users (that may be drawn), or K does.
     TableError
         There is no count for a user, or a count is below 0 or all are 0.
     """
     n_users = len(vectors.user_ids)
-    if not 1 <= budget <= n_users:
+    may_draw = np.ones(n_users, dtype=bool) if among is None else vectors.user_ids.is_in(list(among)).to_numpy()
+    drawable = int(may_draw.sum())
+    if not 1 <= budget <= drawable:
         raise ConfigError(
             "the budget of seed users does not fit the number of users",
             where="seeds.count or seeds.fraction",
-            got=f"{budget} seeds of {n_users} users with behaviour",
-            expected=f"1 to {n_users}",
-            hint="--set seeds.fraction=0.1",
+            got=f"{budget} seeds of {drawable} users with behaviour" + (" and a text" if among is not None else ""),
+            expected=f"1 to {drawable}",
+            hint="--set seeds.fraction=0.1" if among is None else f"--set seeds.count={drawable}, or import more texts",
         )
     k = cluster_count(clusters, n_users, budget)
     if k > n_users:
@@ -140,7 +146,7 @@ def sample_seeds(
     probabilities = importance(_aligned(counts, vectors.user_ids))
     labels, distances, centers = _cluster(vectors.vectors, k, generator)
     sizes = np.bincount(labels, minlength=k)
-    chosen = np.zeros(n_users, dtype=bool)
+    chosen = ~may_draw
     rows: list[np.ndarray] = []
     drawn_by: list[str] = []
     while (left := budget - len(drawn_by)) > 0:

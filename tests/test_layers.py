@@ -25,8 +25,8 @@ engines/constraint engines/packed encoders/training prompts/catalogue prompts/sc
 prompts/parsing encoders/lightgcn encoders/sasrec engines/hf engines/openai engines/dummy index/exact index/milvus
 prompts/template
 encoders/__init__ engines/__init__ prompts/__init__ index/__init__ seeds ledger text_encoder init
-seed_requests pool demo_project publishing
-rounds matching
+seed_requests pool demo_project publishing rationale_file
+rounds matching imported_texts
 rationales features feature_store
 feast report/facts
 report/ranking_view

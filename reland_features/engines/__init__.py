@@ -63,11 +63,11 @@ def _load(name: str) -> Any:
     target = _BUILT_IN.get(name, name)
     module, colon, attribute = target.partition(":")
     if not (colon and module and attribute):
-        near = difflib.get_close_matches(name, _BUILT_IN, n=1)
+        near = difflib.get_close_matches(name, (*_BUILT_IN, "imported"), n=1)
         raise ConfigError(
             f"unknown engine {name!r}",
             where="rationales.engine",
-            expected=f"{', '.join(_BUILT_IN)} or package.module:Class",
+            expected=f"{', '.join(_BUILT_IN)}, imported or package.module:Class",
             hint=f"did you mean {near[0]!r}?" if near else "name one of them",
         )
     try:

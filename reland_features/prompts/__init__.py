@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from reland_features.prompts.catalogue import Catalogue
 from reland_features.prompts.parsing import AnswerReader, ParsedRationale
-from reland_features.prompts.template import Message, PromptTemplate, step2_text
+from reland_features.prompts.template import Message, PromptTemplate, rationale_text, step2_text
 from reland_features.prompts.text import HistoryItem, Step0
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "ParsedRationale",
     "PromptTemplate",
     "Step0",
+    "rationale_text",
     "step2_text",
 ]

@@ -77,7 +77,7 @@ class AnswerReader:
             Keep at most so many, the first ones.
         """
         parts = _from_json(text) or self._from_text(text)
-        summary = " ".join(_plain(parts.summary).split()).strip(" \"'“”*_")
+        summary = _sentence(_plain(parts.summary))
         missed: list[str] = []
         categories = [ground(entry, _category_finder(catalogue), missed) for entry in entries(parts.categories)]
         items = [ground(entry, _title_finder(catalogue, frozenset(banned)), missed) for entry in entries(parts.items)]
@@ -86,6 +86,22 @@ class AnswerReader:
         ungrounded = tuple(dict.fromkeys(missed))[:5]
         reason = _reason(text, summary, names or not catalogue.categories, titles, ungrounded)
         return ParsedRationale(summary, names, titles, reason, ungrounded)
+
+    def read_step1(self, text: str) -> ParsedRationale:
+        """Read an answer for its Step 1 alone; a text that names no step is one as a whole."""
+        parts = _from_json(text) or (self._from_text(text) if self._names_steps(text) else None)
+        summary = _sentence(parts.summary if parts else _plain(text))
+        return ParsedRationale(summary, (), (), _reason(text, summary, True, True, ()))
+
+    def has_step2(self, text: str) -> bool:
+        """Say whether an answer has a place where it recommends something, known to a catalogue or not."""
+        if parts := _from_json(text) or (self._from_text(text) if self._names_steps(text) else None):
+            return bool(parts.items.strip())
+        # In a text that names no step, the loosest form of a label is any sentence about films with a colon.
+        return _first(_plain(text), self._labels["items"][:-1], 0) is not None
+
+    def _names_steps(self, text: str) -> bool:
+        return any(_first(_plain(text), self._labels[step], 0) for step in ("summary", "answer"))
 
     def _from_text(self, text: str) -> _Parts:
         text = _plain(text)
@@ -147,6 +163,11 @@ def _plain(text: str) -> str:
     text = re.sub(r"(?is)<think>.*?</think>|^.*?</think>", " ", text)
     text = re.sub(r"\*\*(.+?)\*\*|__(.+?)__", lambda m: f'"{m[1] or m[2]}"', text)
     return re.sub(r"(?m)^\s*#{1,6}\s*|^\s*```\w*\s*$|`", "", text).replace("：", ":")
+
+
+def _sentence(text: str) -> str:
+    """Put a Step 1 on one line."""
+    return " ".join(text.split()).strip(" \"'“”*_")
 
 
 def _first(text: str, patterns: tuple[re.Pattern[str], ...], start: int) -> tuple[int, int] | None:

@@ -157,6 +157,14 @@ class PromptTemplate:
         """Read an answer; `banned` are full titles. See `AnswerReader.read`."""
         return self._reader.read(text, catalogue, banned, n_categories, n_items)
 
+    def parse_step1(self, text: str) -> ParsedRationale:
+        """Read an answer for its Step 1 alone. See `AnswerReader.read_step1`."""
+        return self._reader.read_step1(text)
+
+    def has_step2(self, text: str) -> bool:
+        """Say whether an answer recommends anything. See `AnswerReader.has_step2`."""
+        return self._reader.has_step2(text)
+
     @cached_property
     def _reader(self) -> AnswerReader:
         return AnswerReader(**self.labels)
@@ -173,6 +181,12 @@ class PromptTemplate:
 def _step0(values: Mapping[str, Any]) -> Step0:
     options: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
     return Step0(**options)
+
+
+def rationale_text(embed: str, summary: str, categories: Sequence[str], items: Sequence[str]) -> str:
+    """Return the text of a rationale that is embedded; `embed` as in `config.Rationales`."""
+    step2 = step2_text(categories, items)
+    return {"recommendations": step2, "summary": summary, "both": f"{summary} {step2}"}[embed]
 
 
 def step2_text(categories: Sequence[str], items: Sequence[str], items_label: str = "Items:") -> str:

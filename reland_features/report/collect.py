@@ -65,8 +65,23 @@ def collect(project: Project, outcomes: Mapping[str, Outcome]) -> ReportFacts:
         projection=_projection(outcomes),
         ranking=None if absent else metrics,
         ranking_absent=absent or "",
-        warnings=tuple(prepared.manifest["warnings"]),
+        warnings=(*prepared.manifest["warnings"], *_rationale_warnings(project, generated.manifest)),
     )
+
+
+def _rationale_warnings(project: Project, generated: Mapping[str, Any]) -> list[str]:
+    """Say what is not the LLM's answer to our prompt."""
+    warnings = []
+    if project.config.rationales.engine == "imported":
+        warnings.append(
+            f"The rationales were written by another system and imported from {generated['engine_source']}: "
+            "what they took, and what of a user's behaviour they have seen, is not known here."
+        )
+    if step1_only := generated.get("step1_only", 0):
+        warnings.append(
+            f"{step1_only:,} rationales have Step 1 only: they recommend nothing, and their summary is embedded."
+        )
+    return warnings
 
 
 def _usage(project: Project, outcomes: Mapping[str, Outcome]) -> LlmUsage:

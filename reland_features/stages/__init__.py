@@ -4,7 +4,7 @@ A stage's artifact id hashes the configuration that matters to it and its inputs
 inputs did not change is not computed again.
 """
 
-from reland_features.stages.base import Outcome, Progress, package_version, read_vectors, run_stage
+from reland_features.stages.base import Outcome, Progress, llm_engine, package_version, read_vectors, run_stage
 from reland_features.stages.reasoning import encode, generate, prepare, sample
 from reland_features.stages.serving import build_pool, match, publish, serve
 
@@ -14,6 +14,7 @@ __all__ = [
     "build_pool",
     "encode",
     "generate",
+    "llm_engine",
     "match",
     "package_version",
     "prepare",

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from reland_features.artifacts import Artifact, Draft, content_id, file_id
+from reland_features.engines.base import Engine
+from reland_features.imported_texts import ImportedTexts, open_texts
 from reland_features.project import Project, models_cache
 
 Progress = Callable[[int, int], None]
@@ -76,6 +78,19 @@ def text_encoder(project: Project) -> Any:
 
     settings = project.config.text_encoder
     return HFTextEncoder(settings.model, settings.revision, batch_size=settings.batch_size, cache=models_cache())
+
+
+def imported_texts(project: Project) -> ImportedTexts | None:
+    """Return the imported texts that stand in for the LLM's answers, if the configuration names any."""
+    settings = project.config.rationales
+    return open_texts(project.artifacts, settings) if settings.engine == "imported" else None
+
+
+def llm_engine(project: Project) -> Engine:
+    """Return the LLM of the configuration, or the imported texts; close it after use."""
+    from reland_features import engines
+
+    return imported_texts(project) or engines.build(project.config.rationales, models_cache())
 
 
 def read_vectors(encoded: Outcome) -> Any:

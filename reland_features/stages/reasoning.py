@@ -12,8 +12,17 @@ import polars as pl
 from reland_features.artifacts import Draft, file_id
 from reland_features.columns import MARTS
 from reland_features.errors import CheckError
-from reland_features.project import Project, models_cache
-from reland_features.stages.base import Outcome, Progress, folder_id, now, read_vectors, run_stage
+from reland_features.project import Project
+from reland_features.stages.base import (
+    Outcome,
+    Progress,
+    folder_id,
+    imported_texts,
+    llm_engine,
+    now,
+    read_vectors,
+    run_stage,
+)
 
 
 def prepare(project: Project, progress: Progress) -> Outcome:
@@ -99,6 +108,7 @@ def encode(project: Project, marts: Outcome, progress: Progress) -> Outcome:
 def sample(project: Project, marts: Outcome, encoded: Outcome, progress: Progress) -> Outcome:
     """Sample the seed users (3.1.1): vectors and interaction counts → seeds and clusters."""
     settings = project.config.seeds
+    texts = imported_texts(project)
 
     def work(draft: Draft) -> tuple[int, int]:
         from reland_features.seeds import sample_seeds, seed_budget
@@ -114,6 +124,7 @@ def sample(project: Project, marts: Outcome, encoded: Outcome, progress: Progres
             budget=seed_budget(settings, len(vectors.user_ids)),
             clusters=settings.clusters,
             generator=np.random.default_rng(project.config.seed),
+            among=texts.usable if texts else None,
         )
         drawn.seeds.write_parquet(draft.table("seed_users"))
         drawn.user_clusters.write_parquet(draft.table("user_clusters"))
@@ -125,22 +136,22 @@ def sample(project: Project, marts: Outcome, encoded: Outcome, progress: Progres
         "sample",
         "seed_users",
         as_of=encoded.as_of,
-        config={**settings.model_dump(mode="json"), "seed": project.config.seed},
-        inputs=[encoded.artifact.id],
+        config={**settings.model_dump(mode="json"), "seed": project.config.seed, **(texts.parameters if texts else {})},
+        inputs=[encoded.artifact.id, *([texts.id] if texts else [])],
         work=work,
     )
 
 
 def generate(project: Project, marts: Outcome, seeds: Outcome, progress: Progress) -> Outcome:
     """Let the LLM reason about the seeds (3.1.2), through the ledger: seeds → rationales."""
-    from reland_features import engines
     from reland_features.ledger import Ledger
     from reland_features.prompts import PromptTemplate
     from reland_features.rationales import generate as write_rationales
 
     settings = project.config.rationales
     template = PromptTemplate.load(settings.prompt, base=project.root)
-    engine = engines.build(settings, models_cache())
+    engine = llm_engine(project)
+    is_imported = settings.engine == "imported"
 
     def work(draft: Draft) -> tuple[int, int]:
         with Ledger(project.ledger) as ledger:
@@ -158,7 +169,8 @@ def generate(project: Project, marts: Outcome, seeds: Outcome, progress: Progres
         draft.facts |= {
             "engine_id": engine.engine_id,
             "engine_source": engine.source,
-            "prompt_id": template.prompt_id,
+            "prompt_id": f"imported, read as {template.prompt_id}" if is_imported else template.prompt_id,
+            "step1_only": result.frame.filter(pl.col("status") == "ok", pl.col("items").list.len() == 0).height,
             "usage": result.usage,
         }
         return seeds.rows_out, result.frame.filter(pl.col("status") == "ok").height

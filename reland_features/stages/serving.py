@@ -14,16 +14,17 @@ from reland_features.stages.base import Outcome, Progress, folder_id, now, read_
 
 
 def build_pool(project: Project, encoded: Outcome, seeds: Outcome, rationales: Outcome, progress: Progress) -> Outcome:
-    """Encode the Step 2 texts and put them beside the seeds' vectors: rationales → reasoning pool."""
+    """Encode the rationales (`rationales.embed`) and put them by the seeds' vectors: rationales → reasoning pool."""
     from reland_features import pool as pools
-    from reland_features.prompts import step2_text
+    from reland_features.prompts import rationale_text
 
     encoder = text_encoder(project)
-    components = project.config.pool.components
+    components, settings = project.config.pool.components, project.config.rationales
 
     def work(draft: Draft) -> tuple[int, int]:
         written = pl.read_parquet(rationales.artifact.table("rationales")).filter(pl.col("status") == "ok")
-        texts = [step2_text(r["categories"], r["items"]) for r in written.iter_rows(named=True)]
+        parts = written.select("summary", "categories", "items").iter_rows()
+        texts = [rationale_text(settings.embed, *row) for row in parts]
         pool = pools.build_pool(
             written,
             pl.read_parquet(seeds.artifact.table("seed_users")),
@@ -42,6 +43,7 @@ def build_pool(project: Project, encoded: Outcome, seeds: Outcome, rationales: O
             "pool_version": pool.pool_version,
             "encoder_id": pool.encoder_id,
             **pool.ids,
+            "embedded": settings.embed,
             "text_encoder_source": encoder.source,
         }
         return rationales.rows_out, pool.frame.height
@@ -51,7 +53,12 @@ def build_pool(project: Project, encoded: Outcome, seeds: Outcome, rationales: O
         "pool",
         "reasoning_pool",
         as_of=rationales.as_of,
-        config={"text_encoder_id": encoder.encoder_id, "components": components},
+        # The default is left out: pools that were made before there was a choice keep their ids.
+        config={
+            "text_encoder_id": encoder.encoder_id,
+            "components": components,
+            **settings.model_dump(include={"embed"}, exclude_defaults=True),
+        },
         inputs=[encoded.artifact.id, seeds.artifact.id, rationales.artifact.id],
         work=work,
     )

@@ -1,0 +1,348 @@
+"""Rationales brought from elsewhere: `reland rationales import FILE`, then a run that asks no LLM."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+from typer.testing import CliRunner
+
+from reland_features import stages
+from reland_features.artifacts import ArtifactStore
+from reland_features.check import check_parts
+from reland_features.cli import app
+from reland_features.config import Rationales
+from reland_features.demo.simulator import simulate, write_world
+from reland_features.encoders.base import BehaviorVectors
+from reland_features.errors import CheckError, ConfigError, TooManyFailuresError
+from reland_features.explain import explain
+from reland_features.imported_texts import import_texts, open_texts
+from reland_features.init import make_project
+from reland_features.ledger import Ledger
+from reland_features.pipeline import run
+from reland_features.project import Project
+from reland_features.prompts import PromptTemplate, rationale_text
+from reland_features.rationales import dry_run, generate
+from reland_features.seeds import sample_seeds
+from reland_features.sources import discover_columns
+from reland_features.stages.base import Outcome, text_encoder
+
+TEMPLATE = PromptTemplate.load("movies")
+PROSE = "They like slow films. From *2001: A Space Odyssey* to *Heat*, genres such as: drama, war."
+BOTH = "Step 1: You like war films.\nStep 2:\nCategories:\n1. War\nMovies:\n1. Film four\n2. Nowhere to be found"
+
+
+def jsonl(path: Path, *rows: object) -> Path:
+    path.write_text("".join(f"{row if isinstance(row, str) else json.dumps(row)}\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "summary"),
+    [
+        (PROSE, PROSE.removesuffix(".") + "."),
+        ("Step 1: You like war.\nStep 2:\nMovies:\n1. Nowhere to be found", "You like war."),
+        ('{"summary": "You like war.", "items": ["Nowhere"]}', "You like war."),
+        ("**Bold** words\nand lines", 'Bold" words and lines'),
+    ],
+)
+def test_step_1_alone_is_the_text_before_step_2_or_a_paragraph_as_a_whole(text, summary):
+    parsed = TEMPLATE.parse_step1(text)
+    assert (parsed.summary, parsed.categories, parsed.items, parsed.reason) == (summary, (), (), "")
+
+
+def test_what_is_embedded():
+    parts = ("You like war.", ["War"], ["Film four"])
+    assert rationale_text("recommendations", *parts) == "Categories: War. Items: Film four."
+    assert rationale_text("summary", *parts) == "You like war."
+    assert rationale_text("both", *parts) == "You like war. Categories: War. Items: Film four."
+
+
+class TestSampler:
+    def draw(self, among, budget=12):
+        ids = pl.Series([f"u{n:03}" for n in range(120)])
+        values = np.random.default_rng(0).normal(size=(120, 4)).astype(np.float32)
+        vectors = BehaviorVectors(ids, values, "toy", None)  # type: ignore[arg-type]
+        generator = np.random.default_rng(1)
+        return sample_seeds(vectors, np.ones(120), budget=budget, clusters=6, generator=generator, among=among)
+
+    def test_draws_users_that_may_be_drawn_from_the_clusters_of_all(self):
+        among = [f"u{n:03}" for n in range(0, 120, 3)] + ["not here"]
+        some, all_of_them = self.draw(among), self.draw(None)
+        assert set(some.seeds["user_id"]) <= set(among)
+        assert some.seeds["user_id"].n_unique() == 12
+        assert_frame_equal(some.user_clusters, all_of_them.user_clusters)
+        assert_frame_equal(self.draw(all_of_them.user_clusters["user_id"]).seeds, all_of_them.seeds)
+        assert set(self.draw(among, budget=40).seeds["user_id"]) == set(among[:-1])
+
+    def test_too_few_users_with_a_text_are_an_error_that_counts_them(self):
+        with pytest.raises(ConfigError) as caught:
+            self.draw(["u001", "u002", "not here"])
+        assert caught.value.got == "12 seeds of 2 users with behaviour and a text"
+        assert "seeds.count=2" in caught.value.hint
+
+
+class World:
+    """Four users who saw the first film, six films, and an import of their texts."""
+
+    def __init__(self, root: Path, *rows: dict[str, object]) -> None:
+        titles = [f"Film {name}" for name in ("one", "two", "three", "four", "five", "six")]
+        self.items = pl.DataFrame({"item_id": titles, "title": titles, "categories": [["War"], ["Drama"]] * 3})
+        self.items = self.items.with_columns(interaction_count=1)
+        self.histories = pl.DataFrame({"user_id": list("abcd"), "item_ids": [["Film one"]] * 4})
+        self.seeds = self.histories.select("user_id", cluster_id=0, drawn_by=pl.lit("important"))
+        (root / "reland.toml").write_text('[data]\ninteractions = "i.csv"\nitems = "i.csv"\n')
+        self.project = Project.open(root, ["rationales.prompt=movies"])
+        self.made = import_texts(self.project, jsonl(root / "texts.jsonl", *rows), model="gpt")
+
+    def settings(self, **values: object) -> Rationales:
+        return Rationales.model_validate({"engine": "imported", "model": self.made.id, "categories": 1, **values})
+
+    def arguments(self, ledger: Ledger, **values: object):
+        settings = self.settings(max_failed_fraction=1.0, **values)
+        texts = open_texts(self.project.artifacts, settings)
+        return self.seeds, self.histories, self.items, TEMPLATE, texts, ledger, settings
+
+
+class TestGenerate:
+    @pytest.fixture
+    def world(self, tmp_path):
+        seen = {"summary": "Only what you saw.", "categories": ["War"], "items": ["Film one"]}
+        return World(
+            tmp_path,
+            {"user_id": "a", "text": BOTH},
+            {"user_id": "b", "text": PROSE, "model": "other"},
+            {"user_id": "c", "steps": seen},
+        )
+
+    @pytest.fixture
+    def ledger(self, world):
+        with Ledger(world.project.ledger) as opened:
+            yield opened
+
+    def test_texts_with_both_steps_are_grounded_and_the_others_have_no_rationale(self, world, ledger):
+        result = generate(*world.arguments(ledger))
+        frame = result.frame.select("seed_user_id", "status", "summary", "categories", "items", "reason")
+        assert frame.rows() == [
+            ("a", "ok", "You like war films.", ["War"], ["Film four"], None),
+            ("b", "failed", None, None, None, "the import has no text of this user"),
+            ("c", "invalid", "Only what you saw.", ["War"], [], "no title of the catalogue outside the history"),
+            ("d", "failed", None, None, None, "the import has no text of this user"),
+        ]
+
+    def test_step_1_alone_will_do_where_only_the_summary_is_embedded(self, world, ledger):
+        frame = generate(*world.arguments(ledger, embed="summary")).frame
+        assert frame.select("seed_user_id", "status", "summary", "categories", "items").rows() == [
+            ("a", "ok", "You like war films.", ["War"], ["Film four"]),
+            ("b", "ok", PROSE, [], []),
+            ("c", "ok", "Only what you saw.", [], []),
+            ("d", "failed", None, None, None),
+        ]
+        assert frame["text"][1] == PROSE
+
+    def test_the_ledger_holds_the_texts_as_answers_that_were_no_calls(self, world, ledger):
+        assert dry_run(*world.arguments(ledger, embed="summary")).as_dict() == {
+            "calls": 0,
+            "cached": 3,
+            "prompt_tokens": 0,
+            "completion_tokens_limit": 0,
+            "cost": 0.0,
+            "seconds_estimate": 0.0,
+        }
+        first = generate(*world.arguments(ledger, embed="summary", max_requests=1, max_total_tokens=1))
+        again = generate(*world.arguments(ledger, embed="summary"))
+        nothing = {"calls": 0, "failed": 0, "prompt_tokens": 0, "completion_tokens": 0, "seconds": 0.0, "cost": 0.0}
+        assert first.usage == again.usage == {**nothing, "cached": 3, "total": nothing}
+        assert_frame_equal(first.frame, again.frame)
+        answers = ledger.answers(first.frame["ledger_key"])
+        assert [(a.seed_user_id, a.text, a.parameters) for a in answers.values()] == [
+            ("a", BOTH, '{"model": "gpt"}'),
+            ("b", PROSE, '{"model": "other"}'),
+            ("c", first.frame["text"][2], '{"model": "gpt"}'),
+        ]
+        assert {a.engine_id for a in answers.values()} == {f"imported:gpt+other:{world.made.id}"}
+
+    def test_too_many_unusable_texts_stop_the_run(self, world, ledger):
+        *rest, settings = world.arguments(ledger)
+        with pytest.raises(TooManyFailuresError, match="3 of 4 seed users"):
+            generate(*rest, settings.model_copy(update={"max_failed_fraction": 0.5}))
+
+
+class TestOpen:
+    def test_the_same_texts_have_the_same_id_and_others_another(self, tmp_path):
+        rows = [{"user_id": "a", "text": BOTH}, {"user_id": "b", "text": PROSE}]
+        world = World(tmp_path, *rows)
+        swapped = jsonl(tmp_path / "swapped.jsonl", *rows[::-1])
+        assert import_texts(world.project, swapped, model="gpt").id == world.made.id
+        assert import_texts(world.project, swapped, model="other").id != world.made.id
+        assert len(world.project.artifacts.all("imported_texts")) == 2
+
+    @pytest.mark.parametrize(
+        ("values", "where", "hint"),
+        [
+            ({"model": "texts-0"}, "rationales.model", "--set rationales.model=texts-"),
+            ({"embed": "recommendations"}, "rationales.embed", "--set rationales.embed=summary"),
+            ({"embed": "both"}, "rationales.embed", "--set rationales.embed=summary"),
+            ({"embed": "summary", "options": {"delay": 1}}, "rationales.options", "remove them"),
+        ],
+    )
+    def test_what_cannot_be_used_is_named_before_any_work(self, tmp_path, values, where, hint):
+        world = World(tmp_path, {"user_id": "a", "text": PROSE})
+        with pytest.raises(ConfigError) as caught:
+            open_texts(world.project.artifacts, world.settings(**values))
+        assert caught.value.where == where
+        assert caught.value.hint.startswith(hint)
+
+    def test_without_any_import_the_command_is_named(self, tmp_path):
+        with pytest.raises(ConfigError) as caught:
+            open_texts(ArtifactStore(tmp_path), Rationales(engine="imported"))
+        assert caught.value.hint == "reland rationales import FILE"
+
+
+GENRES = ("Comedy", "Drama", "War")
+TITLES = [f"Film {n}" for n in range(40)]
+
+
+def write_texts(project: Path, users: list[str], titles: list[str]) -> None:
+    """Write both steps for every second user, and Step 1 only for every second one of the others."""
+    lists = {"categories": list(GENRES), "items": titles}  # titles of the user's history are passed over
+    rows = [
+        {"user_id": user, "steps": {"summary": f"You are user {user}.", **(lists if n % 2 else {})}}
+        for n, user in enumerate(users)
+        if n % 4
+    ]
+    jsonl(project / "texts.jsonl", *rows)
+
+
+def import_into(project: Path, *arguments: str) -> dict:
+    done = CliRunner().invoke(
+        app, ["rationales", "import", str(project / "texts.jsonl"), "--json", "-C", str(project), *arguments]
+    )
+    assert done.exit_code == 0, done.exception
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture
+def project(tmp_path) -> Path:
+    """60 users, as `prepare` and `encode` would leave them, and an import for 45 of them."""
+    users = [f"u{n:02}" for n in range(60)]
+    (tmp_path / "reland.toml").write_text('[data]\ninteractions = "i.csv"\nitems = "i.csv"\n[seeds]\ncount = 8\n')
+    store = Project.open(tmp_path).artifacts
+    made = {"created_at": datetime(2026, 1, 1), "as_of": datetime(2025, 1, 1), "config": {}, "inputs": []}
+    with store.create("marts", "marts-1", **made) as draft:
+        pl.DataFrame({"user_id": users, "interaction_count": 5}).write_parquet(draft.table("users"))
+        histories = {"user_id": users, "item_ids": [[f"i{n % 40}", f"i{(n + 1) % 40}"] for n in range(60)]}
+        pl.DataFrame(histories).write_parquet(draft.table("user_histories"))
+        items = {"item_id": [f"i{n}" for n in range(40)], "title": TITLES, "categories": [list(GENRES)] * 40}
+        pl.DataFrame(items).with_columns(interaction_count=1).write_parquet(draft.table("items"))
+    with store.create("behavior_vectors", "vectors-1", **made) as draft:
+        vectors = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+        BehaviorVectors(pl.Series(users), vectors, "toy", made["as_of"]).write(draft.table("behavior_vectors"))
+        draft.facts["encoder_id"] = "toy"
+    write_texts(tmp_path, users, TITLES)
+    return tmp_path
+
+
+def stages_of(project: Path, *settings: str) -> dict[str, Outcome]:
+    """Run sample, generate and pool on what the fixture left."""
+    opened = Project.open(project, settings)
+    found = opened.artifacts.all("marts") + opened.artifacts.all("behavior_vectors")
+    marts, encoded = (Outcome("", artifact, cached=True) for artifact in found)
+    seeds = stages.sample(opened, marts, encoded, print)
+    rationales = stages.generate(opened, marts, seeds, print)
+    pool = stages.build_pool(opened, encoded, seeds, rationales, print)
+    return {"sample": seeds, "generate": rationales, "pool": pool}
+
+
+@pytest.mark.slow
+def test_a_run_on_imported_texts_ends_in_features_report_and_explanations(tmp_path):
+    project = tmp_path / "D"
+    world = write_world(project / "tables", simulate(users=60, seed=1))
+    make_project(project, world, {}, discover=discover_columns)
+    toml = (project / "reland.toml").read_text().replace("fraction = 0.1", "count = 8")
+    toml += '[encoder.options]\nmax_epochs = 2\n[match]\nmatcher = "exact"\n[feast]\nmaterialize = false\n'
+    (project / "reland.toml").write_text(toml.replace("[evaluation]", "[evaluation]\ncommand = []"))
+    users = pl.read_parquet(world["users"])["user_id"].cast(pl.String).sort().to_list()
+    write_texts(project, users, pl.read_parquet(world["items"])["title"].head(200).to_list())
+    made = import_into(project, "--model", "gpt")
+    assert made["settings"] == {"engine": "imported", "model": made["import"], "embed": "recommendations"}
+    settings = [f"rationales.{key}={value}" for key, value in made["settings"].items()]
+    opened = Project.open(project, [*settings, "rationales.embed=summary"])
+    done = run(opened)
+    pool = pl.read_parquet(done.outcomes["pool"].artifact.path / "reasoning_pool.parquet")
+    assert pool["summary"].to_list() == [f"You are user {user}." for user in pool["seed_user_id"]]
+    expected = text_encoder(opened).encode(pool["summary"].to_list())
+    np.testing.assert_allclose(np.stack(pool["rationale_embedding"].to_list()), expected, atol=1e-6)
+    published = pl.read_parquet(next((project / "features" / "user_rationale").glob("*.parquet")))
+    assert published["seed_user_id"].null_count() == 0
+    assert published.height == 60
+    alone = pool.filter(pl.col("items").list.len() == 0)["seed_user_id"].to_list()
+    assert 0 < len(alone) < 8
+    assert done.outcomes["generate"].artifact.manifest["step1_only"] == len(alone)
+    assert done.report is not None
+    report = done.report.read_text()
+    assert f"imported:gpt:{made['import']}" in report
+    assert "imported from texts.jsonl" in report
+    assert f"{len(alone)} rationales have Step 1 only" in report
+    text = explain(opened, published.filter(pl.col("seed_user_id").is_in(alone))["user_id"][0]).text()
+    assert "Step 1 only" in text
+    assert "categories:" not in text
+
+
+def test_seeds_have_what_is_embedded_and_ids_follow_the_texts_and_what_is_read_of_them(project):
+    made = import_into(project, "--model", "gpt")
+    assert (made["texts"], made["with_step2"], made["models"]) == (45, 30, ["gpt"])
+    use = ["rationales.engine=imported", f"rationales.model={made['import']}"]
+    step2 = stages_of(project, *use)
+    both = stages_of(project, *use, "rationales.embed=both")
+    step1 = stages_of(project, *use, "rationales.embed=summary")
+    ids = [{stage: outcome.artifact.id for stage, outcome in done.items()} for done in (step2, both, step1)]
+    assert ids[0]["sample"] == ids[1]["sample"] != ids[2]["sample"]
+    assert ids[0]["generate"] == ids[1]["generate"] != ids[2]["generate"]
+    assert len({one["pool"] for one in ids}) == 3
+    frame = pl.read_parquet(step2["generate"].artifact.table("rationales"))
+    assert frame["status"].to_list() == ["ok"] * 8
+    assert frame["items"].list.len().to_list() == [3] * 8
+    changed = stages_of(project, use[0], f"rationales.model={import_into(project, '--model', 'other')['import']}")
+    assert not {outcome.artifact.id for outcome in changed.values()} & set(ids[0].values())
+
+
+def test_the_embedding_is_that_of_the_part_named(project):
+    made = import_into(project, "--model", "gpt")
+    use = ["rationales.engine=imported", f"rationales.model={made['import']}"]
+    encode = text_encoder(Project.open(project)).encode
+    for embed in ("recommendations", "summary", "both"):
+        done = stages_of(project, *use, f"rationales.embed={embed}")["pool"].artifact
+        pool = pl.read_parquet(done.table("reasoning_pool"))
+        parts = pool.select("summary", "categories", "items").rows()
+        expected = encode([rationale_text(embed, *row) for row in parts])
+        np.testing.assert_allclose(np.stack(pool["rationale_embedding"].to_list()), expected, atol=1e-5)
+        assert pool["summary"].to_list() == [f"You are user {user}." for user in pool["seed_user_id"]]
+        assert done.manifest["embedded"] == embed
+
+
+def test_what_is_embedded_by_default_leaves_a_pool_the_id_it_had(project):
+    config = stages_of(project, "rationales.engine=dummy")["pool"].artifact.manifest["config"]
+    assert set(config) == {"text_encoder_id", "components"}
+
+
+def test_check_finds_an_import_that_cannot_be_used(project):
+    made = import_into(project, "--model", "gpt")
+    (project / "dbt").mkdir()
+    (project / "feature_repo").mkdir()
+    use = ["rationales.engine=imported"]
+    assert check_parts(Project.open(project, [*use, f"rationales.model={made['import']}"])) == []
+    assert [p.what for p in check_parts(Project.open(project, use))] == ["there is no such import"]
+
+
+def test_users_are_checked_against_the_marts(project):
+    path = jsonl(project / "strangers.jsonl", {"user_id": "stranger", "text": "x"}, {"user_id": "u01", "text": "y"})
+    with pytest.raises(CheckError) as caught:
+        import_texts(Project.open(project), path, model="gpt")
+    assert [p.what for p in caught.value.problems] == ["rows of the file name a user that the project does not know"]
+    assert import_texts(Project.open(project), path, model="gpt", skip_unknown=True).facts["texts"] == 1
