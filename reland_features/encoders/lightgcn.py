@@ -172,7 +172,7 @@ class LightGCN:
         weights = torch.empty(data.n_users + data.n_items, self.dimension)
         model.embeddings = nn.Parameter(nn.init.xavier_uniform_(weights, generator=draws))
         optimizer = torch.optim.Adam([model.embeddings], lr=self.learning_rate, fused=True)
-        sampler = _PairSampler(*pairs, data.n_users, data.n_items, draws)
+        sampler = PairSampler(*pairs, data.n_users, data.n_items, draws)
         batch_size = self.batch_size or min(max(len(sampler) // 64, 512), 16_384)
 
         def run_epoch() -> float:
@@ -201,7 +201,7 @@ class LightGCN:
         return BehaviorVectors(interactions.user_ids, np.ascontiguousarray(vectors), self.encoder_id, as_of)
 
 
-class _PairSampler:
+class PairSampler:
     """Shuffle (user, item) pairs and draw one uniform negative item for each.
 
     A negative that the user has interacted with is drawn once more, not until it fits: with few

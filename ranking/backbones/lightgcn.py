@@ -1,0 +1,38 @@
+"""LightGCN (He et al. 2020): the mean of ID embeddings over 0 to K steps of the normalised graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ranking.backbones.base import Sides
+from ranking.backbones.pairs import GraphBackbone
+from ranking.splits import Split
+from reland_features.encoders.lightgcn import adjacency, propagate
+
+
+class LightGCN(GraphBackbone):
+    """Average a user's and an item's neighbourhoods.
+
+    Parameters
+    ----------
+    split, sides, dimension
+        As in `GraphBackbone`.
+    layers : int
+        Propagation steps K.
+    **options
+        `batch_size`, `regularisation` of `GraphBackbone`.
+    """
+
+    def __init__(
+        self, split: Split, *, sides: Sides | None = None, dimension: int = 64, layers: int = 2, **options: Any
+    ) -> None:
+        super().__init__(split, sides=sides, dimension=dimension, **options)
+        self.layers = layers
+        self.output_side = self.sides.output(dimension)
+        self._graph = adjacency(*self.training_pairs, split.n_users, split.n_items)
+
+    def propagate(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Return (1 / (K + 1)) sum over k of A^k E; see `GraphBackbone.propagate`."""
+        return propagate(embeddings, self._graph, self.layers)

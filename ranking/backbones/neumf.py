@@ -1,0 +1,117 @@
+"""NeuMF (He et al. 2017): a weighted dot product and a multilayer perceptron side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from ranking.backbones.base import Sides
+from ranking.backbones.pairs import Pairs, PairwiseBackbone
+from ranking.full_ranking import Scorer
+from ranking.splits import Part, Split
+
+
+class NeuMF(PairwiseBackbone):
+    """Score a user and an item by GMF, w·(e_u ⊙ e_i), and an MLP on [e_u; e_i] with its own embeddings.
+
+    Trained with BPR like all collaborative backbones of the paper (RecBole's default is the log loss). Each of
+    the two user tables has a fusion of its own. A second path of the features is added to the score.
+
+    Parameters
+    ----------
+    split, sides, batch_size
+        As in `PairwiseBackbone`.
+    dimension : int
+        Width of each embedding.
+    widths : sequence of int
+        Of the MLP's layers.
+    dropout : float
+        Before each MLP layer.
+    regularisation : float
+        λ of λ/2 (sum of squares of the pair's embeddings) per pair.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        *,
+        sides: Sides | None = None,
+        dimension: int = 64,
+        widths: Sequence[int] = (128, 64),
+        dropout: float = 0.1,
+        batch_size: int = 1024,
+        regularisation: float = 0.0,
+    ) -> None:
+        super().__init__(split, sides=sides, batch_size=batch_size)
+        self.rate, self.regularisation = dropout, regularisation
+        self.users = nn.ModuleList(nn.Embedding(split.n_users, dimension) for _ in range(2))
+        self.items = nn.ModuleList(nn.Embedding(split.n_items, dimension) for _ in range(2))
+        self.user_sides = nn.ModuleList(self.sides.users(dimension) for _ in range(2))
+        self.item_sides = nn.ModuleList(self.sides.items(dimension) for _ in range(2))
+        self.output_side = self.sides.output(0)
+        self.layers = nn.ModuleList(
+            nn.Linear(inner, outer) for inner, outer in zip([2 * dimension, *widths], widths, strict=False)
+        )
+        self.predict = nn.Linear(dimension + widths[-1], 1)
+        for table in (*self.users, *self.items):
+            nn.init.normal_(table.weight, std=0.01)
+
+    def forward(self, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        """Return the scores of user rows [B] with item rows [B], float32 [B]."""
+        (gmf_user, mlp_user), (gmf_items, mlp_items) = self._users(users), self._items()
+        hidden = torch.cat([mlp_user, functional.embedding(items, mlp_items)], dim=1)
+        for layer in self.layers:
+            hidden = functional.relu(layer(functional.dropout(hidden, self.rate, self.training)))
+        product = gmf_user * functional.embedding(items, gmf_items)
+        score = self.predict(torch.cat([product, hidden], dim=1)).squeeze(1)
+        second = self.output_side.users(gmf_user[:, :0], users) * self.output_side.items(gmf_items[:, :0])[items]
+        return score + second.sum(dim=1)
+
+    def loss(self, batch: Pairs) -> torch.Tensor:
+        """Return BPR."""
+        users = batch.users.repeat(2)
+        positive, negative = self(users, torch.cat([batch.positives, batch.negatives])).chunk(2)
+        loss = functional.softplus(negative - positive).mean()
+        if self.regularisation:
+            items = torch.cat([batch.positives, batch.negatives])
+            tables = ((self.users, batch.users), (self.items, items))
+            squares = torch.stack([table(rows).square().sum() for both, rows in tables for table in both]).sum()
+            loss = loss + 0.5 * self.regularisation * squares / len(batch.users)
+        return loss
+
+    def scorer(self, part: Part) -> Scorer:
+        """Rank all items with the two halves of the first MLP layer computed once: W [e_u; e_i] = W_u e_u + W_i e_i."""
+        first, *others = self.layers
+        with torch.inference_mode():
+            everyone = torch.arange(self.split.n_users)
+            (gmf_users, mlp_users), (gmf_items, mlp_items) = self._users(everyone), self._items()
+            width = mlp_users.shape[1]
+            user_half = functional.linear(mlp_users, first.weight[:, :width], first.bias)
+            item_half = functional.linear(mlp_items, first.weight[:, width:])
+            product_weight, hidden_weight = self.predict.weight[0].split([width, others[-1].out_features])
+            gmf_users = gmf_users * product_weight
+            second = self.output_side.items(gmf_items[:, :0])
+        buffer = torch.empty_like(item_half)
+
+        def scores(rows: torch.Tensor) -> torch.Tensor:
+            result = gmf_users[rows] @ gmf_items.T
+            result += self.output_side.users(gmf_users[rows, :0], rows) @ second.T
+            for position, user in enumerate(rows.tolist()):
+                hidden = torch.add(item_half, user_half[user], out=buffer).relu_()
+                for layer in others:
+                    hidden = functional.linear(hidden, layer.weight, layer.bias).relu_()
+                result[position] += hidden @ hidden_weight
+            return result.add_(self.predict.bias)
+
+        return scores
+
+    def _users(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        gmf, mlp = (side(table(rows), rows) for table, side in zip(self.users, self.user_sides, strict=True))
+        return gmf, mlp
+
+    def _items(self) -> tuple[torch.Tensor, torch.Tensor]:
+        gmf, mlp = (side(table.weight) for table, side in zip(self.items, self.item_sides, strict=True))
+        return gmf, mlp

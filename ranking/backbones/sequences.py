@@ -1,0 +1,182 @@
+"""What SASRec, GRU4Rec and DuoRec share: windows of histories, batches of them, the loss and users' outputs.
+
+RecBole makes one padded row of 50 items for every target. Here all positions of a window are trained on in one
+causal pass, so that an item is encoded once (twice where windows overlap) and not up to 50 times, and rows
+of like length share a batch, so that hardly anything is padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from ranking.backbones.base import Backbone, Sides
+from ranking.backbones.losses import full_softmax_loss
+from ranking.splits import Part, Split
+from reland_features.encoders.sasrec import sampled_softmax_loss, windows
+
+_ROWS_PER_BLOCK = 1024
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Windows of histories and the positions that are trained on.
+
+    Parameters
+    ----------
+    sequences : torch.Tensor
+        Item rows, int64 [B, L], left-aligned; what follows a row's last item is 0 and never looked at.
+    positions : torch.Tensor
+        int64 [T], places in the flattened [B * L] whose output predicts a target.
+    targets, users : torch.Tensor
+        int64 [T], item and user row of each.
+    negatives : torch.Tensor or None
+        int64 [n], item rows that all targets share; None is the full softmax.
+    """
+
+    sequences: torch.Tensor
+    positions: torch.Tensor
+    targets: torch.Tensor
+    users: torch.Tensor
+    negatives: torch.Tensor | None
+
+
+class SequentialBackbone(Backbone):
+    """Predict the next item from the items before it.
+
+    Sequential backbones have no user ID embedding, and the paper does not say what the rationale is fused
+    with: here it is the output at every position, with the rationale of the row's user.
+
+    Parameters
+    ----------
+    split, sides
+        As in `Backbone`.
+    dimension : int
+        Width d of item embeddings and outputs.
+    length : int
+        Items the model sees.
+    batch_size : int
+        Targets per step.
+    negatives : int
+        Items drawn per step and shared by its targets; 0 is the softmax over all items.
+    negative_sampling : {"uniform", "popularity"}
+        How they are drawn; the loss is corrected for it (`sampled_softmax_loss`).
+
+    Subclasses give `encode`.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        *,
+        sides: Sides | None = None,
+        dimension: int = 64,
+        length: int = 50,
+        batch_size: int = 1024,
+        negatives: int = 0,
+        negative_sampling: Literal["uniform", "popularity"] = "uniform",
+    ) -> None:
+        super().__init__(split, sides)
+        self.length, self.batch_size, self.negatives = length, batch_size, negatives
+        self.items = nn.Embedding(split.n_items, dimension)
+        self.item_side, self.user_side = self.sides.items(dimension), self.sides.users(dimension)
+        self.output_side = self.sides.output(dimension)
+        _, self._history = split.training_pairs()
+        self._starts = np.cumsum(split.training) - split.training
+        popular = np.bincount(self._history, minlength=split.n_items) / len(self._history)
+        self._chance = popular if negative_sampling == "popularity" else np.full(split.n_items, 1 / split.n_items)
+        self._cumulative = np.cumsum(self._chance)
+
+    def encode(self, items: torch.Tensor, sequences: torch.Tensor) -> torch.Tensor:
+        """Map item embeddings [I, d] and item rows [B, L] to outputs [B, L, d] that look at no later item."""
+        raise NotImplementedError
+
+    def batches(self, generator: np.random.Generator) -> Iterator[Batch]:
+        """Yield the windows of all histories; every interaction but a user's first is a target once."""
+        starts, lengths, fresh = windows(self._starts, self.split.training, self.length, generator)
+        owners = np.searchsorted(self._starts, starts, side="right") - 1
+        order = np.lexsort((generator.random(len(starts)), lengths))
+        order = order[lengths[order] > 0]
+        done = np.cumsum((lengths - fresh)[order])
+        batches = np.split(order, np.flatnonzero(np.diff((done - 1) // self.batch_size)) + 1)
+        for number in generator.permutation(len(batches)):
+            rows = batches[number]
+            column = np.arange(lengths[rows].max())
+            inside = column < lengths[rows, None]
+            at = np.where(inside, starts[rows, None] + column, 0)
+            is_target = inside & (column >= fresh[rows, None])
+            users = np.broadcast_to(owners[rows, None], is_target.shape)[is_target]
+            yield Batch(
+                torch.from_numpy(np.where(inside, self._history[at], 0)),
+                torch.from_numpy(np.flatnonzero(is_target)),
+                torch.from_numpy(self._history[at[is_target] + 1]),
+                torch.from_numpy(users),
+                self._draw(generator),
+            )
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """Return the cross-entropy of the targets."""
+        items = self.item_side(self.items.weight)
+        outputs = self.encode(items, batch.sequences).flatten(0, 1)[batch.positions]
+        return self.cross_entropy(outputs, items, batch)
+
+    def cross_entropy(self, outputs: torch.Tensor, items: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Return the loss of outputs [T, d] at a batch's positions, once users' features have come in."""
+        users = self.output_side.users(self.user_side(outputs, batch.users), batch.users)
+        candidates = self.output_side.items(items)
+        if batch.negatives is None:
+            return full_softmax_loss(users, candidates, batch.targets)
+        expected = self._chance[batch.negatives.numpy()] * self.negatives
+        log_q = torch.from_numpy(np.log(expected).astype(np.float32))
+        return sampled_softmax_loss(users, candidates, batch.targets, batch.negatives, log_q)
+
+    def representations(self, part: Part) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the output after each user's last item before a part, and the item vectors.
+
+        A user without any item before the part starts from zeros.
+        """
+        items = self.item_side(self.items.weight)
+        outputs = self.last_outputs(items, part)
+        rows = torch.arange(len(outputs))
+        return self.output_side.users(self.user_side(outputs, rows), rows), self.output_side.items(items)
+
+    def last_outputs(self, items: torch.Tensor, part: Part) -> torch.Tensor:
+        """Return the output after each user's last `length` items before a part, [U, d]."""
+        ends = self.split.offsets[:-1] + self.split.history_lengths(part)
+        kept = np.minimum(self.split.history_lengths(part), self.length)
+        outputs = torch.zeros(self.split.n_users, items.shape[1])
+        order = np.argsort(kept, kind="stable")
+        order = order[kept[order] > 0]
+        for rows in np.array_split(order, max(1, len(order) // _ROWS_PER_BLOCK)):
+            column = np.arange(kept[rows].max(initial=0))
+            inside = column < kept[rows, None]
+            at = np.where(inside, (ends - kept)[rows, None] + column, 0)
+            hidden = self.encode(items, torch.from_numpy(np.where(inside, self.split.items[at], 0)))
+            outputs[torch.from_numpy(rows)] = hidden[torch.arange(len(rows)), torch.from_numpy(kept[rows] - 1)]
+        return outputs
+
+    def _draw(self, generator: np.random.Generator) -> torch.Tensor | None:
+        if not self.negatives or self.negatives >= self.split.n_items:
+            return None
+        drawn = np.searchsorted(self._cumulative, generator.random(self.negatives), side="right")
+        return torch.from_numpy(np.minimum(drawn, self.split.n_items - 1))
+
+
+def initialise(module: nn.Module) -> None:
+    """Draw linear and embedding weights from N(0, 0.02²), as BERT and RecBole's transformers do."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear | nn.Embedding):
+            nn.init.normal_(layer.weight, std=0.02)
+        if isinstance(layer, nn.Linear):
+            nn.init.zeros_(layer.bias)
+
+
+def dropped(values: torch.Tensor, rate: float, training: bool) -> torch.Tensor:
+    """Return values with dropout."""
+    return functional.dropout(values, rate, training) if rate else values
