@@ -1,0 +1,257 @@
+"""The features of a split's users and items, from Feast, and the controls made from them."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from ranking.compact_views import FeaturesError, read_view, vectors
+from ranking.project import RankingProject
+from ranking.splits import Split
+from reland_features.artifacts import Artifact, ArtifactStore
+from reland_features.columns import ITEM_ATTRIBUTES, SEED_RATIONALE, USER_SEED_MATCH
+from reland_features.encoders.base import BehaviorVectors
+from reland_features.errors import ArtifactError
+from reland_features.feature_store import open_store
+from reland_features.index.exact import ExactIndex
+from reland_features.pool import ReasoningPool
+
+__all__ = ["FeaturesError", "RankerFeatures", "Rationales", "load_features", "top_k"]
+
+_QUERIES = 2048
+
+
+@dataclass(frozen=True, eq=False)
+class Rationales:
+    """Which rationales each user has: a small table and rows into it (the compact layout).
+
+    Parameters
+    ----------
+    embeddings : numpy.ndarray
+        float32 [S, D], one row per seed's rationale.
+    rows : numpy.ndarray
+        int64 [U, k], rows of `embeddings` for each user, best first; -1 is none.
+    weights : numpy.ndarray
+        float32 [U, k], summing to 1 over the rationales a user has; k = 1 is Eq. (3).
+
+    Raises
+    ------
+    FeaturesError
+        An embedding is not finite, a row points outside the table, or weights do not sum to 1.
+    """
+
+    embeddings: np.ndarray
+    rows: np.ndarray
+    weights: np.ndarray
+
+    def __post_init__(self) -> None:
+        shapes = f"embeddings {self.embeddings.shape}, rows {self.rows.shape}, weights {self.weights.shape}"
+        if self.embeddings.ndim != 2 or self.rows.ndim != 2 or self.rows.shape != self.weights.shape:
+            raise FeaturesError("these are no rationales", got=shapes, expected="[S, D], [U, k] and [U, k]")
+        if not len(self.embeddings) or not self.rows.size:
+            raise FeaturesError("there are no rationales", got=shapes)
+        outside = int(((self.rows < -1) | (self.rows >= len(self.embeddings))).any(axis=1).sum())
+        broken = int((~np.isfinite(self.embeddings)).any(axis=1).sum())
+        sums = np.where(self.rows >= 0, self.weights, 0.0).sum(axis=1)
+        unequal = int((~np.isclose(sums, self.has, atol=1e-4)).sum())
+        if outside or broken or unequal:
+            raise FeaturesError(
+                "rationales cannot be used",
+                got=f"{broken:,} embeddings hold NaN or infinity; {outside:,} users have rows outside the table, "
+                f"{unequal:,} users have weights that do not sum to 1",
+                expected=f"finite embeddings, rows from -1 to {len(self.embeddings) - 1}",
+            )
+
+    @property
+    def n_users(self) -> int:
+        """How many users there are, U."""
+        return len(self.rows)
+
+    @property
+    def has(self) -> np.ndarray:
+        """Whether a user has any rationale, bool [U]: the mask."""
+        return np.asarray((self.rows >= 0).any(axis=1))
+
+    @classmethod
+    def of_users(cls, embeddings: np.ndarray, has: np.ndarray | None = None) -> Rationales:
+        """Give each user a text of its own, the ceiling of what retrieval can give.
+
+        Parameters
+        ----------
+        embeddings : numpy.ndarray
+            float32 [U, D].
+        has : numpy.ndarray, optional
+            bool [U], who has a text; everybody unless given.
+        """
+        has = np.ones(len(embeddings), dtype=bool) if has is None else has
+        rows = np.where(has, np.cumsum(has) - 1, -1)[:, None].astype(np.int64)
+        return cls(embeddings[has], rows, (rows >= 0).astype(np.float32))
+
+    def shuffled(self, seed: int) -> Rationales:
+        """Deal the users' rationales out to other users, those of nobody included: the first control.
+
+        How often each rationale occurs stays, and so does how many users have none; who has which is chance.
+        """
+        order = np.random.default_rng(seed).permutation(self.n_users)
+        return dataclasses.replace(self, rows=self.rows[order], weights=self.weights[order])
+
+    def constant(self) -> Rationales:
+        """Give every user who has a rationale the same vector, the mean of the table: the second control."""
+        rows = np.where(self.has, 0, -1)[:, None].astype(np.int64)
+        mean = self.embeddings.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
+        return Rationales(mean, rows, (rows >= 0).astype(np.float32))
+
+    def without(self, users: np.ndarray) -> Rationales:
+        """Take the rationales of some users away; `users` are rows, int64 [n], or a mask, bool [U]."""
+        rows, weights = self.rows.copy(), self.weights.copy()
+        rows[users], weights[users] = -1, 0.0
+        return dataclasses.replace(self, rows=rows, weights=weights)
+
+
+@dataclass(frozen=True, eq=False)
+class RankerFeatures:
+    """What a ranker may read beside IDs, aligned with the rows of a `Split`.
+
+    Parameters
+    ----------
+    item_text : numpy.ndarray
+        float32 [I, D], the text encoder over each item's attributes; a row of zeros where there is none.
+    rationales : Rationales
+        The users' rationales.
+    features_run, pool_version : str
+        Where they come from.
+    """
+
+    item_text: np.ndarray
+    rationales: Rationales
+    features_run: str
+    pool_version: str
+
+
+def load_features(project: RankingProject, split: Split) -> RankerFeatures:
+    """Read the compact views and the items' text embeddings through Feast, as of the published run.
+
+    A user whom Feast does not know, who has no match, or whose seed has no embedding, has no rationale.
+
+    Raises
+    ------
+    FeaturesError
+        Embeddings are not finite or differ in width, nobody has a rationale, or what Feast joins is of
+        another pool than the project's.
+    TrainingFrameError
+        Feast lost, added or changed rows.
+    """
+    store = open_store(project.repository)
+    matches = read_view(
+        store, USER_SEED_MATCH.name, "user_id", split.user_ids, ["seed_user_id", "pool_version"], project.as_of
+    )
+    _check_pool(matches["pool_version"], project)
+    items = read_view(store, ITEM_ATTRIBUTES.name, "item_id", split.item_ids, ["item_text_embedding"], project.as_of)
+    item_text, _ = vectors(items["item_text_embedding"], f"{ITEM_ATTRIBUTES.name}:item_text_embedding")
+    rationales = _of_seeds(project, matches.select("seed_user_id").to_numpy(), np.ones((matches.height, 1)))
+    return RankerFeatures(item_text, rationales, project.features_run, project.pool_version)
+
+
+def top_k(project: RankingProject, split: Split, k: int, *, temperature: float = 0.1) -> Rationales:
+    """Give each user the rationales of the k most similar seeds instead of one.
+
+    The weights are softmax(cosine / temperature); k = 1 is Eq. (3). The seeds are found by comparing all
+    vectors, as only the best match of a user is published; their embeddings come from Feast.
+
+    Parameters
+    ----------
+    k : int
+        Seeds per user, from 1 to the size of the pool.
+    temperature : float
+        Above 0; the smaller, the more the best seed counts.
+
+    Raises
+    ------
+    FeaturesError
+        k or the temperature is out of range, or as in `load_features`.
+    ArtifactError
+        The folder of the pool or of the behaviour vectors is gone.
+    """
+    pool_artifact, encoded = _pool_artifacts(project)
+    pool = ReasoningPool.read(pool_artifact.path)
+    if not 1 <= k <= pool.frame.height or temperature <= 0:
+        raise FeaturesError(
+            "there are no such nearest seeds",
+            where=f"pool {pool.pool_version}",
+            got=f"k = {k}, temperature = {temperature}",
+            expected=f"k from 1 to {pool.frame.height}, a temperature above 0",
+        )
+    behavior = BehaviorVectors.read(encoded.table("behavior_vectors"), encoded.manifest["encoder_id"], pool.as_of)
+    index = ExactIndex()
+    index.build("pool", pool.frame["seed_user_id"], pool.vectors)
+    seeds = np.full((split.n_users, k), None, dtype=object)
+    cosines = np.zeros((split.n_users, k))
+    known = pl.DataFrame({"user_id": behavior.user_ids}).with_row_index("vector")
+    users = pl.DataFrame({"user_id": split.user_ids}).with_row_index("row").join(known, on="user_id")
+    for part in users.iter_slices(_QUERIES):
+        found = index.search("pool", behavior.vectors[part["vector"].to_numpy()], k)
+        seeds[part["row"].to_numpy()], cosines[part["row"].to_numpy()] = found
+    weights = np.exp((cosines - cosines[:, :1]) / temperature)
+    return _of_seeds(project, seeds, weights)
+
+
+def _of_seeds(project: RankingProject, seeds: np.ndarray, weights: np.ndarray) -> Rationales:
+    """Look the seeds' embeddings up; ids [U, k], None for none, and weights [U, k] of any sum."""
+    wanted = pl.Series("seed_user_id", seeds.ravel().tolist(), dtype=pl.String)
+    distinct = wanted.drop_nulls().unique().sort()
+    if not len(distinct):
+        raise FeaturesError(
+            "no user has a rationale",
+            where=f"{USER_SEED_MATCH.name}:seed_user_id",
+            got=f"{len(seeds):,} users, all without a match",
+            hint="look at the encoder's vectors of these users, then reland run",
+        )
+    where, names = SEED_RATIONALE.name, ["rationale_embedding", "pool_version"]
+    frame = read_view(open_store(project.repository), where, "seed_user_id", distinct, names, project.as_of)
+    _check_pool(frame["pool_version"], project)
+    table, present = vectors(frame["rationale_embedding"], f"{where}:rationale_embedding")
+    if not present.any():
+        raise FeaturesError(
+            "no rationale has an embedding",
+            where=f"{where}:rationale_embedding",
+            got=f"{len(distinct):,} seeds, all null",
+            hint="reland run",
+        )
+    index = pl.DataFrame({"seed_user_id": distinct.filter(pl.Series(present))}).with_row_index("row")
+    found = wanted.to_frame().join(index, on="seed_user_id", how="left", maintain_order="left")["row"]
+    rows = found.cast(pl.Int64).fill_null(-1).to_numpy().reshape(seeds.shape)
+    kept = np.where(rows >= 0, weights, 0.0)
+    total = kept.sum(axis=1, keepdims=True)
+    shares = np.divide(kept, total, out=np.zeros_like(kept), where=total > 0)
+    return Rationales(table[present], rows, shares.astype(np.float32))
+
+
+def _check_pool(versions: pl.Series, project: RankingProject) -> None:
+    other = versions.drop_nulls().filter(versions.drop_nulls() != project.pool_version)
+    if len(other):
+        raise FeaturesError(
+            "Feast joins rows of another reasoning pool than the project's",
+            where=str(project.repository),
+            got=f"{len(other):,} rows of pool {', '.join(other.unique().sort().head(3))}",
+            expected=f"pool {project.pool_version}, run {project.features_run}",
+            hint="a later run was published for the same time: reland run makes one current",
+        )
+
+
+def _pool_artifacts(project: RankingProject) -> tuple[Artifact, Artifact]:
+    """Return the finished folders of the project's pool and of the behaviour vectors it was made with."""
+    store = ArtifactStore(project.root / ".reland" / "artifacts")
+    for pool in store.all("reasoning_pool"):
+        if pool.manifest["pool_version"] == project.pool_version:
+            encoded = [store.find("behavior_vectors", name) for name in pool.manifest["inputs"]]
+            if found := [artifact for artifact in encoded if artifact]:
+                return pool, found[0]
+    raise ArtifactError(
+        "the pool or its behaviour vectors are not there",
+        where=str(store.root),
+        expected=f"pool {project.pool_version}",
+        hint="reland run",
+    )

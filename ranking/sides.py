@@ -1,0 +1,121 @@
+"""Say how features come into a backbone: which modules stand on its item side, its user side and its output."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from torch import nn
+
+from ranking.adaptors import kar, slim
+from ranking.backbones.base import First, SameOutput
+from ranking.compact_views import FeaturesError
+from ranking.cross import CrossPath
+from ranking.features import Rationales
+from ranking.fusion import FusionLayer, Kind
+from ranking.texts import ItemTexts
+
+Output = Literal["none", "cross", "kar", "slim"]
+
+
+class FeatureSides:
+    """The features of a split, as `ranking.backbones.base.Sides`.
+
+    Parameters
+    ----------
+    item_text : numpy.ndarray or None
+        float32 [I, D], from `RankerFeatures`.
+    rationales : Rationales or None
+        Of the split's users.
+    fusion : {"attention", "concat", "gate", "none"}
+        How the FusionLayer of Eq. (4) combines; "none" leaves user vectors alone.
+    output : {"none", "cross", "kar", "slim"}
+        What reads rationales and item texts just before the dot product; see `CrossPath`, `kar`, `slim`.
+    on_items : bool
+        Whether item embeddings carry the text (`+ f_item`); False where only the output reads it.
+    dropout : float
+        Of the projected rationale in the FusionLayer.
+    cross_width : int
+        Columns that "cross" appends.
+
+    Raises
+    ------
+    FeaturesError
+        There is no such output, or it reads rationales or item texts that are not there.
+    """
+
+    def __init__(
+        self,
+        item_text: np.ndarray | None,
+        rationales: Rationales | None,
+        *,
+        fusion: Kind | Literal["none"] = "attention",
+        output: Output = "none",
+        on_items: bool = True,
+        dropout: float = 0.0,
+        cross_width: int = 32,
+    ) -> None:
+        if output not in get_args(Output):
+            raise FeaturesError("there is no such output", got=output, expected=", ".join(get_args(Output)))
+        absent = [name for name, given in (("item_text", item_text), ("rationales", rationales)) if given is None]
+        if output != "none" and absent:
+            raise FeaturesError(
+                "this output reads both rationales and item texts",
+                where=f"output = {output!r}",
+                got=f"no {' and no '.join(absent)}",
+                hint="pass on_items=False where item texts are for the output alone",
+            )
+        self._item_text, self._rationales = item_text, rationales
+        self._fusion, self._output, self._on_items = fusion, output, on_items
+        self._dropout, self._cross_width = dropout, cross_width
+
+    def items(self, dimension: int) -> nn.Module:
+        """Return a module: item ID table [I, d] → item embeddings [I, d]."""
+        if self._item_text is None or not self._on_items:
+            return nn.Identity()
+        return ItemFeatures(dimension, self._item_text)
+
+    def users(self, dimension: int) -> nn.Module:
+        """Return a module: (user vectors [n, d], user rows int64 [n]) → [n, d]."""
+        if self._rationales is None or self._fusion == "none":
+            return First()
+        return FusionLayer(dimension, self._rationales, kind=self._fusion, dropout=self._dropout)
+
+    def output(self, dimension: int) -> nn.Module:
+        """Return a module with the two methods of `OutputSide`."""
+        if self._output == "none" or self._rationales is None or self._item_text is None:
+            return SameOutput()
+        if self._output == "cross":
+            return CrossPath(self._rationales, self._item_text, width=self._cross_width)
+        return (kar if self._output == "kar" else slim)(dimension, self._rationales, self._item_text)
+
+
+class ItemFeatures(nn.Module):
+    """`+ f_item`: Linear([e_i; f_i]), the item ID embedding concatenated with the encoded text, back to d.
+
+    It starts as the ID embedding alone: the identity on e_i, zero on f_i.
+
+    Parameters
+    ----------
+    dimension : int
+        d.
+    item_text : numpy.ndarray
+        float32 [I, D].
+    """
+
+    def __init__(self, dimension: int, item_text: np.ndarray) -> None:
+        super().__init__()
+        self.texts = ItemTexts(item_text)
+        # Linear([e; f]) in two parts, which saves laying [I, d + D] out anew in every step.
+        self.ids = nn.Linear(dimension, dimension, bias=False)
+        self.text = nn.Linear(self.texts.width, dimension)
+        with torch.no_grad():
+            self.ids.weight.copy_(torch.eye(dimension))
+            self.text.weight.zero_()
+            self.text.bias.zero_()
+
+    def forward(self, table: torch.Tensor) -> torch.Tensor:
+        """Map the item ID table [I, d] to item embeddings [I, d]."""
+        self.texts.check(table)
+        return self.ids(table) + self.text(self.texts.table)
