@@ -1,0 +1,205 @@
+"""Sequential backbones: targets, causality, hooks, and forward passes computed by hand."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import erf
+from torch import nn
+
+from ranking.backbones import build
+from ranking.backbones.base import NoSides
+from ranking.fitting import FitSettings, evaluate, fit
+from reland_features.errors import ConfigError
+
+from .conftest import make_split
+
+NAMES = ["sasrec", "gru4rec", "duorec"]
+SMALL = {"dimension": 8, "length": 6, "batch_size": 16}
+
+
+def batch_of(item):
+    return item[0] if isinstance(item, tuple) else item
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_interaction_but_a_users_first_is_a_target_once_an_epoch(name, random_split):
+    backbone = build(name, random_split, SMALL)
+    generator = np.random.default_rng(0)
+    expected = []
+    for user in range(random_split.n_users):
+        start = random_split.offsets[user]
+        expected += [(user, item) for item in random_split.items[start + 1 : start + random_split.training[user]]]
+    for _ in range(3):
+        found = []
+        for item in backbone.batches(generator):
+            batch = batch_of(item)
+            assert batch.sequences.shape[1] <= 6
+            found += list(zip(batch.users.tolist(), batch.targets.tolist(), strict=True))
+            # the input at a target's position is the item before it
+            before = batch.sequences.flatten()[batch.positions].tolist()
+            for user, target, previous in zip(batch.users.tolist(), batch.targets.tolist(), before, strict=True):
+                start = random_split.offsets[user]
+                history = random_split.items[start : start + random_split.training[user]].tolist()
+                assert history[history.index(target) - 1] == previous
+        assert sorted(found) == sorted(expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_outputs_look_at_no_later_item(name, random_split):
+    backbone = build(name, random_split, SMALL).eval()
+    sequence = torch.tensor([[3, 1, 4, 1, 5, 9]])
+    changed = torch.tensor([[3, 1, 4, 7, 8, 2]])
+    table = backbone.items.weight
+    one, other = backbone.encode(table, sequence), backbone.encode(table, changed)
+    torch.testing.assert_close(one[:, :3], other[:, :3])
+    assert not torch.allclose(one[:, 3:], other[:, 3:])
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("part", ["validation", "test"])
+def test_a_users_vector_is_the_output_after_the_last_items_before_the_part(name, part, random_split):
+    backbone = build(name, random_split, SMALL).eval()
+    with torch.inference_mode():
+        users, items = backbone.representations(part)
+        assert torch.equal(items, backbone.items.weight)
+        for user in range(random_split.n_users):
+            start, length = random_split.offsets[user], random_split.history_lengths(part)[user]
+            history = torch.from_numpy(random_split.items[start : start + length][-6:])[None]
+            torch.testing.assert_close(users[user], backbone.encode(items, history)[0, -1])
+
+
+def test_a_user_with_nothing_before_the_part_starts_from_zeros():
+    split = make_split({"a": [0, 1], "b": [0, 1, 2]})
+    users, _ = build("sasrec", split, SMALL).eval().representations("validation")
+    assert torch.equal(users[0], torch.zeros(8))
+    assert users[1].abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_features_come_in_at_every_position_and_at_the_output(name, random_split):
+    seen = []
+
+    class Users(nn.Module):
+        def forward(self, vectors, rows):
+            seen.append((len(vectors), rows.clone()))
+            return vectors * 2
+
+    class Output(nn.Module):
+        def users(self, vectors, rows):
+            return torch.cat([vectors, torch.ones(len(vectors), 1)], dim=1)
+
+        def items(self, vectors):
+            return torch.cat([vectors, torch.arange(len(vectors))[:, None]], dim=1)
+
+    class Halved(nn.Module):
+        def forward(self, table):
+            return table / 2
+
+    class Sides(NoSides):
+        def users(self, dimension):
+            return Users()
+
+        def items(self, dimension):
+            return Halved()
+
+        def output(self, dimension):
+            return Output()
+
+    plain, sided = build(name, random_split, SMALL).eval(), build(name, random_split, SMALL, sides=Sides()).eval()
+    with torch.no_grad():
+        plain.load_state_dict(sided.state_dict())
+        plain.items.weight /= 2
+        users, items = plain.representations("test")
+        sided_users, sided_items = sided.representations("test")
+        torch.testing.assert_close(sided_items, torch.cat([items, torch.arange(len(items))[:, None]], dim=1))
+        torch.testing.assert_close(sided_users, torch.cat([users * 2, torch.ones(len(users), 1)], dim=1))
+    seen.clear()
+    batch = next(sided.batches(np.random.default_rng(0)))
+    sided.loss(batch)
+    assert seen[-1][0] == len(batch_of(batch).targets)
+    assert torch.equal(seen[-1][1], batch_of(batch).users)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("negatives", [0, 12])
+def test_a_cycle_is_learnt_and_seeds_repeat(name, negatives):
+    split = make_split({f"u{n:02}": [(n + step) % 24 for step in range(10)] for n in range(48)})
+    options = {**SMALL, "dimension": 16, "batch_size": 64, "negatives": negatives, "dropout": 0.1}
+    settings = FitSettings(learning_rate=1e-2, max_epochs=25, patience=5)
+    runs = []
+    for _ in range(2):
+        backbone = build(name, split, options, seed=3)
+        fit(backbone, settings, seed=3)
+        runs.append(evaluate(backbone, "test").means())
+    assert runs[0] == runs[1]
+    assert runs[0]["hr@10_unmasked"] == 1.0
+    assert runs[0]["ndcg@10_unmasked"] > 0.9
+
+
+def test_sasrec_by_hand():
+    """One layer and one head in numpy, from the paper's equations with normalisation after each sublayer."""
+    split = make_split({"a": [0, 1, 2, 3]})
+    model = build("sasrec", split, {"dimension": 4, "length": 3, "layers": 1, "heads": 1, "inner": 5}, seed=1).eval()
+    w = {name: value.detach().numpy().astype(np.float64) for name, value in model.state_dict().items()}
+
+    def norm(x, name):
+        centred = x - x.mean(-1, keepdims=True)
+        return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5) * w[f"{name}.weight"] + w[f"{name}.bias"]
+
+    def linear(x, name):
+        return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
+
+    x = norm(w["items.weight"][[2, 0, 1]] + w["positions.weight"], "input_norm")
+    query, key, value = np.split(linear(x, "blocks.0.inward"), 3, axis=1)
+    scores = query @ key.T / np.sqrt(4)
+    scores[np.triu_indices(3, 1)] = -np.inf
+    weights = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    x = norm(x + linear(weights @ value, "blocks.0.outward"), "blocks.0.attention_norm")
+    hidden = linear(x, "blocks.0.first")
+    hidden = hidden * 0.5 * (1 + erf(hidden / np.sqrt(2)))
+    x = norm(x + linear(hidden, "blocks.0.second"), "blocks.0.forward_norm")
+    outputs = model.encode(model.items.weight, torch.tensor([[2, 0, 1]]))[0]
+    assert outputs.detach().numpy() == pytest.approx(x, abs=1e-6)
+
+
+def test_gru4rec_by_hand():
+    split = make_split({"a": [0, 1, 2, 3]})
+    model = build("gru4rec", split, {"dimension": 3, "hidden": 2}, seed=1).eval()
+    w = {name: value.detach().numpy().astype(np.float64) for name, value in model.state_dict().items()}
+
+    def sigmoid(x):
+        return 1 / (1 + np.exp(-x))
+
+    state, outputs = np.zeros(2), []
+    for item in (2, 0, 1):
+        given = np.split(w["gru.weight_ih_l0"] @ w["items.weight"][item], 3)
+        kept = np.split(w["gru.weight_hh_l0"] @ state, 3)
+        reset, update = sigmoid(given[0] + kept[0]), sigmoid(given[1] + kept[1])
+        state = (1 - update) * np.tanh(given[2] + reset * kept[2]) + update * state
+        outputs.append(w["outward.weight"] @ state + w["outward.bias"])
+    found = model.encode(model.items.weight, torch.tensor([[2, 0, 1]]))[0]
+    assert found.detach().numpy() == pytest.approx(np.array(outputs), abs=1e-6)
+
+
+def test_duorec_contrasts_histories_with_the_same_next_item(random_split):
+    backbone = build("duorec", random_split, {**SMALL, "contrasts": 8})
+    nexts = {}
+    for user in range(random_split.n_users):
+        start = random_split.offsets[user]
+        history = random_split.items[start : start + random_split.training[user]].tolist()
+        for place in range(1, len(history)):
+            nexts.setdefault(tuple(history[max(0, place - 6) : place]), set()).add(history[place])
+    different = 0
+    for batch, contrast in backbone.batches(np.random.default_rng(0)):
+        assert len(contrast.first) == min(8, len(batch.targets))
+        pairs = zip(contrast.first, contrast.first_last, contrast.second, contrast.second_last, strict=True)
+        for one, one_last, other, other_last in pairs:
+            first, second = tuple(one[: one_last + 1].tolist()), tuple(other[: other_last + 1].tolist())
+            assert nexts[first] & nexts[second]
+            different += first != second
+    assert different > 0
+
+
+def test_heads_that_do_not_divide_the_dimension_are_refused(toy):
+    with pytest.raises(ConfigError, match="heads"):
+        build("sasrec", toy, {"dimension": 6, "heads": 4})
