@@ -1,0 +1,58 @@
+"""The command line: ``python -m ranking.experiments COMMAND --dataset D``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+from ranking.experiments import ablation, case, curves, prepare, search, seeds, segments, table2, table3, where
+from ranking.experiments.study import Study, add_options, say_written
+from reland_features.errors import RelandError
+from reland_features.process import leave
+
+EXPERIMENTS: dict[str, ModuleType] = {
+    "table2": table2,
+    "table3": table3,
+    "ablation": ablation,
+    "seeds": seeds,
+    "curves": curves,
+    "segments": segments,
+    "case": case,
+    "where": where,
+    "search": search,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return the exit status."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    options = _parser().parse_args(argv)
+    try:
+        if options.command == "prepare":
+            say_written(prepare.prepare(options))
+        else:
+            say_written(EXPERIMENTS[options.command].run(Study.of(options.command, options, argv)))
+    except RelandError as error:
+        print(f"\nerror: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted; finished runs are kept, the same command resumes", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m ranking.experiments", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    prepare.add_options(commands.add_parser("prepare", help=prepare.SUMMARY, description=prepare.SUMMARY))
+    for name, module in EXPERIMENTS.items():
+        command = commands.add_parser(name, help=module.SUMMARY, description=module.SUMMARY)
+        add_options(command)
+        module.add_options(command)
+    return parser
+
+
+if __name__ == "__main__":
+    leave(main())

@@ -1,0 +1,152 @@
+"""Read what is particular to a data set: its project, its hyperparameters, the paper's figures for it."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from ranking.backbones import COLLABORATIVE, FLOORS, SEQUENTIAL
+from ranking.fitting import FitSettings
+from reland_features.errors import ConfigError
+
+Task = Literal["sequential", "collaborative"]
+TASKS: tuple[Task, ...] = ("sequential", "collaborative")
+BACKBONES: Mapping[Task, tuple[str, ...]] = {
+    "sequential": SEQUENTIAL + FLOORS,
+    "collaborative": COLLABORATIVE + FLOORS,
+}
+_FOLDER = Path(__file__).parent / "datasets"
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """Keyword arguments of a backbone's class, and how it is trained."""
+
+    options: Mapping[str, Any]
+    fit: FitSettings
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return them as plain values."""
+        return {"options": dict(self.options), "fit": asdict(self.fit)}
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One TOML file of `datasets/`.
+
+    Parameters
+    ----------
+    name : str
+        The file's name.
+    init : mapping
+        Options of ``reland init`` beside the tables.
+    settings : mapping
+        Changes of `reland.toml`, by dotted key.
+    sources : mapping
+        More changes of `reland.toml`, by the name of another source of rationales.
+    backbones : mapping
+        Task → backbone → ``options``, ``fit``, ``quick`` (the same two again) and ``search`` (lists).
+    paper : mapping
+        Task → backbone → variant → (HR@10, NDCG@10) of the paper's Table 2.
+    public : mapping
+        Task → the highest figures that others have published, in words.
+    """
+
+    name: str
+    init: Mapping[str, str]
+    settings: Mapping[str, Any]
+    sources: Mapping[str, Mapping[str, Any]]
+    backbones: Mapping[str, Mapping[str, Any]]
+    paper: Mapping[str, Any]
+    public: Mapping[str, str]
+
+    def hyperparameters(
+        self, task: str, backbone: str, *, quick: bool = False, overrides: Mapping[str, Any] | None = None
+    ) -> Hyperparameters:
+        """Return a backbone's hyperparameters: the file's, then its quick ones, then overrides.
+
+        Parameters
+        ----------
+        overrides : mapping, optional
+            By ``options.<name>`` or ``fit.<name>``.
+
+        Raises
+        ------
+        ConfigError
+            An override names neither, or a training setting does not exist.
+        """
+        table = self.backbones[task].get(backbone, {})
+        values = {part: dict(table.get(part, {})) for part in ("options", "fit")}
+        if quick:
+            for part, changes in table.get("quick", {}).items():
+                values[part] |= changes
+        for key, value in (overrides or {}).items():
+            part, _, name = key.partition(".")
+            if part not in values or not name:
+                raise ConfigError(
+                    "a hyperparameter has no such name", where=self.name, got=key, expected="options.NAME or fit.NAME"
+                )
+            values[part][name] = value
+        known = {field.name for field in fields(FitSettings)}
+        if unknown := sorted(set(values["fit"]) - known):
+            raise ConfigError(
+                "a training setting has no such name",
+                where=f"{self.name}.toml, {task}.{backbone}",
+                got=", ".join(unknown),
+                expected=", ".join(sorted(known)),
+            )
+        return Hyperparameters(values["options"], FitSettings(**values["fit"]))
+
+    def search_space(self, task: str, backbone: str) -> dict[str, list[Any]]:
+        """Return the lists to search, by ``options.<name>`` or ``fit.<name>``."""
+        return dict(self.backbones[task].get(backbone, {}).get("search", {}))
+
+    def reference(self, task: str, backbone: str, variant: str) -> tuple[float, float] | None:
+        """Return the paper's HR@10 and NDCG@10, where it has them."""
+        found = self.paper.get(task, {}).get(backbone, {}).get(variant)
+        return (found[0], found[1]) if found else None
+
+
+def dataset_names(folder: Path = _FOLDER) -> list[str]:
+    """Return the names of the files of `datasets/`."""
+    return sorted(path.stem for path in folder.glob("*.toml"))
+
+
+def load_dataset(name: str, folder: Path = _FOLDER) -> Dataset:
+    """Read a data set by its name, or from the path of a TOML file of the same form.
+
+    Raises
+    ------
+    ConfigError
+        There is no such file.
+    """
+    path = Path(name) if name.endswith(".toml") else folder / f"{name}.toml"
+    if not path.is_file():
+        raise ConfigError(
+            "no such data set",
+            where="--dataset",
+            got=name,
+            expected=f"one of {', '.join(dataset_names(folder))}, or the path of a TOML file like theirs",
+        )
+    values = tomllib.loads(path.read_text())
+    project = values.get("project", {})
+    return Dataset(
+        name=path.stem,
+        init=project.get("init", {}),
+        settings=project.get("set", {}),
+        sources=values.get("sources", {}),
+        backbones={task: values.get(task, {}) for task in TASKS},
+        paper=values.get("paper", {}),
+        public=values.get("public", {}),
+    )
+
+
+def task_of(backbone: str) -> Task:
+    """Return the task that the paper measures a backbone on; raise `ConfigError` for an unknown one."""
+    for task in TASKS:
+        if backbone in BACKBONES[task]:
+            return task
+    raise ConfigError("no such backbone", got=backbone, expected=", ".join(SEQUENTIAL + COLLABORATIVE + FLOORS))

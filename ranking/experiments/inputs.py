@@ -1,0 +1,99 @@
+"""Take a variant's features from a project's Feast repository, and give them to a backbone."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from ranking.backbones.base import Sides
+from ranking.compact_views import read_view
+from ranking.experiments.runs import RunSpec
+from ranking.experiments.seed_subset import subset_rationales
+from ranking.experiments.variants import variant
+from ranking.features import RankerFeatures, Rationales, load_features, top_k
+from ranking.project import RankingProject
+from ranking.sides import FeatureSides
+from ranking.splits import Split
+from reland_features.columns import USER_SEED_MATCH
+from reland_features.errors import ConfigError
+from reland_features.feature_store import open_store
+
+
+@lru_cache(maxsize=4)
+def open_project(root: Path) -> RankingProject:
+    """Open a project once."""
+    return RankingProject.open(root)
+
+
+@lru_cache(maxsize=4)
+def load_split(root: Path) -> Split:
+    """Read a project's interactions once."""
+    return Split.of(open_project(root))
+
+
+@lru_cache(maxsize=2)
+def _features(root: Path) -> RankerFeatures:
+    return load_features(open_project(root), load_split(root))
+
+
+def sides_of(root: Path, spec: RunSpec) -> Sides | None:
+    """Return how a variant's features come into a backbone; None for IDs only.
+
+    Raises
+    ------
+    RelandError
+        Feast has not what the variant reads.
+    """
+    chosen = variant(spec.variant)
+    rationales = rationales_of(root, spec)
+    if not chosen.item_text and rationales is None:
+        return None
+    return FeatureSides(
+        _features(root).item_text if chosen.item_text or chosen.output != "none" else None,
+        rationales,
+        fusion="attention" if chosen.fusion else "none",
+        output=chosen.output,
+        on_items=chosen.item_text,
+    )
+
+
+def rationales_of(root: Path, spec: RunSpec) -> Rationales | None:
+    """Return which rationales each user has in a variant; None where it reads none."""
+    chosen = variant(spec.variant)
+    if chosen.texts == "none":
+        return None
+    if chosen.texts == "top3":
+        found = top_k(open_project(root), load_split(root), 3)
+    elif chosen.texts == "own":
+        found = own_rationales(open_project(root), load_split(root), _features(root).rationales)
+    elif spec.seed_users != 1:
+        found = subset_rationales(open_project(root), load_split(root), spec.seed_users)
+    else:
+        found = _features(root).rationales
+    if chosen.control == "shuffled":
+        return found.shuffled(spec.seed)
+    return found.constant() if chosen.control == "constant" else found
+
+
+def own_rationales(project: RankingProject, split: Split, rationales: Rationales) -> Rationales:
+    """Keep the rationales of users that are seeds themselves, who are matched with their own text.
+
+    In a project where every user is a seed this is everybody's own text, the ceiling of retrieval.
+
+    Raises
+    ------
+    ConfigError
+        No user of the split is a seed.
+    """
+    view = USER_SEED_MATCH.name
+    store = open_store(project.repository)
+    seeds = read_view(store, view, "user_id", split.user_ids, ["seed_user_id"], project.as_of)["seed_user_id"]
+    own = (seeds == split.user_ids).fill_null(False).to_numpy()
+    if not own.any():
+        raise ConfigError(
+            "no user has a text of its own",
+            where=str(project.root),
+            got=f"{len(seeds.drop_nulls().unique()):,} seeds, none a user of the split",
+            hint="take a --source whose seed users are the users themselves",
+        )
+    return rationales.without(~own)

@@ -1,0 +1,170 @@
+"""Make the projects that experiments read: real dbt, LLM and Feast, by the `reland` command."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ranking.experiments import toml
+from ranking.experiments.dataset import TASKS, Dataset, load_dataset
+from ranking.experiments.study import add_names
+from reland_features.artifacts import write_atomically
+from reland_features.config import CONFIG_FILE, parse
+from reland_features.errors import ConfigError, RelandError
+
+SUMMARY = "make the projects of a data set: split, marts, rationales, features in Feast"
+PROMPTS = Path(__file__).parent / "prompts"
+# The paper's section 4.1. Experiments measure rankers themselves, so the project runs no evaluation of its own.
+_ALL: dict[str, Any] = {"data.user_k_core": 5, "data.item_k_core": 5, "evaluation.command": []}
+_TASK: dict[str, dict[str, Any]] = {
+    "sequential": {"evaluation.holdout": 2},
+    "collaborative": {"evaluation.holdout": 2, "evaluation.test_fraction": 0.1},
+}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add this command's options."""
+    parser.add_argument("--dataset", required=True, metavar="NAME")
+    parser.add_argument("--tables", type=Path, required=True, metavar="DIR", help="interactions, items, users.parquet")
+    parser.add_argument("--projects", type=Path, default=Path("experiments"), metavar="ROOT")
+    parser.add_argument("--source", default="", metavar="NAME", help="another source of rationales, see the TOML file")
+    parser.add_argument("--rationales", type=Path, metavar="FILE", help="texts of another system, for a --source")
+    parser.add_argument("--rationales-model", metavar="NAME", help="who wrote them, if the file does not say")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as for reland run")
+    add_names(parser, "--tasks", ",".join(TASKS))
+
+
+def prepare(options: argparse.Namespace) -> list[Path]:
+    """Make what is missing; return the project folders.
+
+    Raises
+    ------
+    RelandError
+        A name or a table is wrong, or a project is there with other settings: before anything is run. Or
+        the `reland` command failed, which has then said why.
+    """
+    dataset = load_dataset(options.dataset)
+    if unknown := sorted(set(options.tasks) - set(TASKS)):
+        raise ConfigError("no such task", where="--tasks", got=", ".join(unknown), expected=", ".join(TASKS))
+    if missing := [t for t in ("interactions", "items") if not (options.tables / f"{t}.parquet").is_file()]:
+        raise ConfigError("a table is not there", where=str(options.tables), got=f"no {missing[0]}.parquet")
+    if options.rationales and not (options.source and options.rationales.is_file()):
+        raise ConfigError(
+            "texts of another system need a file and a name",
+            where="--rationales, --source",
+            got=f"{options.rationales}, {options.source!r}",
+            hint="--rationales FILE --source strong",
+        )
+    wanted = {
+        options.projects / dataset.name / "-".join(filter(None, (task, options.source))): settings(
+            dataset, task, options.source, options.set, imported=options.rationales is not None
+        )
+        for task in options.tasks
+    }
+    for root, changes in wanted.items():
+        if (root / CONFIG_FILE).is_file():
+            _check_same(root, changes)
+    for root, changes in wanted.items():
+        if not (root / CONFIG_FILE).is_file():
+            _init(root, dataset, options, changes)
+        if (root / ".reland" / "current.json").is_file():
+            print(f"{root}: finished before", file=sys.stderr)
+        else:
+            _reland("run", "--project", str(root))
+    return list(wanted)
+
+
+def settings(
+    dataset: Dataset, task: str, source: str, more: Sequence[str] = (), *, imported: bool = False
+) -> dict[str, Any]:
+    """Return the changes of `reland.toml`, by dotted key; an imported source may have any name.
+
+    Raises
+    ------
+    ConfigError
+        The data set's file does not know the source.
+    """
+    if source and not imported and source not in dataset.sources:
+        raise ConfigError(
+            "no such source of rationales",
+            where="--source",
+            got=source,
+            expected=", ".join(dataset.sources) or f"a table [sources.NAME] in {dataset.name}.toml",
+            hint="--rationales FILE, to bring texts of another system under this name",
+        )
+    changes = {**_ALL, **dataset.settings, **_TASK[task], **dataset.sources.get(source, {})}
+    for setting in more:
+        key, equals, text = setting.partition("=")
+        if not equals or not key:
+            raise ConfigError("--set takes KEY=VALUE", got=setting, expected="seeds.fraction=0.02")
+        try:
+            changes[key] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            changes[key] = text
+    return {k: v.replace("{prompts}", str(PROMPTS)) if isinstance(v, str) else v for k, v in changes.items()}
+
+
+def _init(root: Path, dataset: Dataset, options: argparse.Namespace, changes: Mapping[str, Any]) -> None:
+    # Renamed last: a killed `prepare` leaves no project with half of its settings.
+    partial = root.with_name(f"{root.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    found = {name: (options.tables / f"{name}.parquet").resolve() for name in ("interactions", "items", "users")}
+    sources = [part for name, path in found.items() if path.is_file() for part in (f"--{name}", str(path))]
+    extra = [part for name, value in dataset.init.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    _reland("init", str(partial), *sources, *extra)
+    _change(partial / CONFIG_FILE, changes)
+    if options.rationales:
+        model = ["--model", options.rationales_model] if options.rationales_model else []
+        made = _reland("rationales", "import", str(options.rationales), "--project", str(partial), *model, "--json")
+        _change(partial / CONFIG_FILE, {f"rationales.{key}": v for key, v in json.loads(made)["settings"].items()})
+    partial.rename(root)
+
+
+def _change(path: Path, changes: Mapping[str, Any]) -> None:
+    values = tomllib.loads(path.read_text())
+    for key, value in changes.items():
+        *tables_of_key, last = key.split(".")
+        table = values
+        for name in tables_of_key:
+            table = table.setdefault(name, {})
+        table[last] = value
+    parse(values, where=str(path))
+    write_atomically(path, toml.dumps(values))
+
+
+def _check_same(root: Path, changes: Mapping[str, Any]) -> None:
+    values = tomllib.loads((root / CONFIG_FILE).read_text())
+    for key, value in changes.items():
+        held: Any = values
+        for name in key.split("."):
+            held = held.get(name) if isinstance(held, dict) else None
+        if held != value:
+            raise ConfigError(
+                f"this project was made with another {key}",
+                where=str(root / CONFIG_FILE),
+                got=held,
+                expected=value,
+                hint="give the --set it was made with, or choose another --projects",
+            )
+
+
+def _reland(*arguments: str) -> str:
+    """Run the command, its log on stderr; return what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "reland_features", *arguments], check=False, stdout=subprocess.PIPE, text=True
+    )
+    if done.returncode:
+        raise RelandError(
+            f"reland {arguments[0]} did not finish",
+            where=" ".join(arguments),
+            got=f"status {done.returncode}",
+            hint="the message above says why; the same command resumes",
+        )
+    return done.stdout

@@ -1,0 +1,239 @@
+"""Carry out runs: find those that are finished, train the others, one after another or several at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+
+from ranking.backbones import build
+from ranking.backbones.base import Backbone
+from ranking.experiments.dataset import BACKBONES, Dataset
+from ranking.experiments.inputs import load_split, open_project, sides_of
+from ranking.experiments.machine import machine, versions
+from ranking.experiments.runs import LEVELS, Plan, Run, RunSpec
+from ranking.experiments.variants import variant
+from ranking.fitting import Fit, evaluate, fit
+from ranking.project import RankingProject
+from ranking.splits import Split
+from reland_features.artifacts import sync
+from reland_features.errors import CheckError, ConfigError, RelandError
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Where projects are found and results are kept.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Gives the hyperparameters.
+    projects : Path
+        Holds ``<data set>/<task>[-<source>]``, what `prepare` makes.
+    results : Path
+        Runs go to ``raw/<data set>/<run id>.parquet`` below it.
+    jobs : int
+        Runs at once, each in its own process.
+    keep_weights : bool
+        Whether trained weights are kept in the projects' folder, below ``weights``.
+    """
+
+    dataset: Dataset
+    projects: Path
+    results: Path
+    jobs: int = 1
+    keep_weights: bool = True
+
+    def root(self, spec: RunSpec) -> Path:
+        """Return the project of a spec."""
+        return self.projects / self.dataset.name / "-".join(filter(None, (spec.task, spec.source)))
+
+    def project(self, spec: RunSpec) -> RankingProject:
+        """Open the project of a spec; raise `ConfigError` with the command that makes it."""
+        root = self.root(spec)
+        if not (root / ".reland" / "current.json").is_file():
+            source = f" --source {spec.source}" if spec.source else ""
+            raise ConfigError(
+                "there is no finished project to take features from",
+                where=str(root),
+                hint=f"python -m ranking.experiments prepare --dataset {self.dataset.name} --tables DIR "
+                f"--projects {self.projects}{source}",
+            )
+        return open_project(root)
+
+    def plan(self, spec: RunSpec) -> Plan:
+        """Return a spec with its hyperparameters and inputs; raise `RelandError` where a name is wrong."""
+        if spec.backbone not in BACKBONES.get(spec.task, ()):  # type: ignore[call-overload]
+            raise ConfigError(
+                f"no such backbone for the {spec.task} task",
+                where="--backbones",
+                got=spec.backbone,
+                expected=", ".join(BACKBONES.get(spec.task, ())),  # type: ignore[call-overload]
+            )
+        chosen, given = variant(spec.variant), self.project(spec)
+        spec = spec.canonical()
+        project = self.project(spec)
+        if project.marts.name != given.marts.name:
+            raise ConfigError(
+                "rationales of another source were made on other interactions, so users cannot be compared",
+                where=str(given.root),
+                got=given.marts.name,
+                expected=f"{project.marts.name}, as in {project.root}",
+                hint="make both projects with the same --set",
+            )
+        inputs = {"marts": project.marts.name}
+        if chosen.item_text or chosen.reads_rationales:
+            inputs["features_run"] = project.features_run
+        hyperparameters = self.dataset.hyperparameters(
+            spec.task, spec.backbone, quick=spec.quick, overrides=dict(spec.overrides)
+        )
+        return Plan(spec, hyperparameters, inputs)
+
+    def path(self, plan: Plan) -> Path:
+        """Return where a run's file is, or will be."""
+        return self.results / "raw" / self.dataset.name / f"{plan.id}.parquet"
+
+    def run_all(self, specs: Sequence[RunSpec]) -> dict[RunSpec, Run]:
+        """Return the run of every spec; finished ones are read, the others are trained and kept one by one.
+
+        Raises
+        ------
+        RelandError
+            A name is wrong or a project is missing: before anything is trained.
+        """
+        plans = self._plans(specs)
+        wanted = {plan.id: plan for plan in plans.values()}
+        todo = [plan for plan in wanted.values() if not self.path(plan).is_file()]
+        found = len(wanted) - len(todo)
+        _say(f"{len(wanted)} runs: {found} finished before, {len(todo)} to do")
+        for done, (plan, run) in enumerate(self._execute_all(todo), 1):
+            _say(f"[{done}/{len(todo)}] {_summary(plan, run)}  {self.path(plan).name}")
+        runs = {plan_id: Run.read(self.path(plan)) for plan_id, plan in wanted.items()}
+        return {spec: runs[plan.id] for spec, plan in plans.items()}
+
+    def execute(self, plan: Plan) -> tuple[Run, Backbone]:
+        """Train and measure, and keep the result; return it with the trained backbone."""
+        spec, backbone = plan.spec, self.untrained(plan)
+        fitted = (
+            fit(backbone, plan.hyperparameters.fit, seed=spec.seed)
+            if any(weights.requires_grad for weights in backbone.parameters())
+            else Fit((), 0, {}, 0, 0.0)  # popularity and item-kNN only count
+        )
+        started = time.perf_counter()
+        metrics = evaluate(backbone, "test")
+        seconds = time.perf_counter() - started
+        project = self.project(spec)
+        run = Run(
+            users=metrics.users.astype(np.uint32),
+            level=_levels(project, backbone.split)[metrics.users],
+            hit_rate={name: values.astype(np.uint8) for name, values in metrics.hit_rate.items()},
+            ndcg={name: values.astype(np.float32) for name, values in metrics.ndcg.items()},
+            facts={
+                "spec": dataclasses.asdict(spec),
+                "hyperparameters": plan.hyperparameters.as_dict(),
+                "inputs": dict(plan.inputs) | {"pool_version": project.pool_version},
+                "curve": [dataclasses.asdict(point) for point in fitted.curve],
+                "best": fitted.best,
+                "best_epoch": fitted.best_epoch,
+                "epochs": fitted.epochs,
+                "training_seconds": round(fitted.seconds, 3),
+                "evaluation_seconds": round(seconds, 3),
+                "machine": machine(),
+                "versions": versions(),
+            },
+        )
+        if self.keep_weights:
+            self._save(backbone, plan)
+        run.write(self.path(plan))
+        return run, backbone
+
+    def trained(self, spec: RunSpec) -> Backbone:
+        """Return a trained backbone: from its weights, or by repeating the run where they are gone."""
+        plan = self.plan(spec)
+        path = self._weights(plan)
+        if not path.is_file():
+            return self.execute(plan)[1]
+        backbone = self.untrained(plan)
+        backbone.load_state_dict(torch.load(path, weights_only=True))
+        return backbone.eval()
+
+    def untrained(self, plan: Plan) -> Backbone:
+        """Build a run's backbone with its features."""
+        spec, root = plan.spec, self.project(plan.spec).root
+        split, sides = load_split(root), sides_of(root, spec)
+        cut = split if spec.keep_last is None else split.keep_last(spec.keep_last)
+        return build(spec.backbone, cut, plan.hyperparameters.options, sides=sides, seed=spec.seed)
+
+    def _plans(self, specs: Iterable[RunSpec]) -> dict[RunSpec, Plan]:
+        plans, problems = {}, {}
+        for spec in specs:
+            try:
+                plans[spec] = self.plan(spec)
+            except RelandError as error:
+                problems[str(error)] = error
+        if len(problems) == 1:
+            raise next(iter(problems.values()))
+        if problems:
+            raise CheckError(list(problems.values()))
+        return plans
+
+    def _execute_all(self, plans: Sequence[Plan]) -> Iterator[tuple[Plan, Run]]:
+        if self.jobs == 1:
+            for plan in plans:
+                yield plan, self.execute(plan)[0]
+            return
+        # Spawned, not forked: torch's threads do not survive a fork.
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(
+            self.jobs, mp_context=context, initializer=_share_cores, initargs=(self.jobs,)
+        ) as pool:
+            yield from zip(plans, pool.map(_execute, [self] * len(plans), plans), strict=True)
+
+    def _weights(self, plan: Plan) -> Path:
+        return self.projects / "weights" / f"{plan.id}.pt"
+
+    def _save(self, backbone: Backbone, plan: Plan) -> None:
+        path = self._weights(plan)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        torch.save(backbone.state_dict(), temporary)
+        sync(temporary)
+        temporary.replace(path)
+
+
+def _execute(runner: Runner, plan: Plan) -> Run:
+    return runner.execute(plan)[0]
+
+
+def _share_cores(jobs: int) -> None:
+    torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
+
+
+def _levels(project: RankingProject, split: Split) -> np.ndarray:
+    """Return the activity level of every user, uint8 [U]; 0 where the mart has none."""
+    levels = pl.read_parquet(project.mart("users"), columns=["user_id", "activity_level"])
+    joined = pl.DataFrame({"user_id": split.user_ids}).join(levels, on="user_id", how="left", maintain_order="left")
+    numbers = {level: number for number, level in enumerate(LEVELS, 1)}
+    return joined["activity_level"].replace_strict(numbers, default=0, return_dtype=pl.UInt8).to_numpy()
+
+
+def _summary(plan: Plan, run: Run) -> str:
+    means = " ".join(f"{name} {run.values('ndcg', name).mean():.4f}" for name in run.ndcg)
+    facts = run.facts
+    return (
+        f"{plan.spec.label()}: NDCG@10 {means}, epoch {facts['best_epoch']} of {facts['epochs']}, "
+        f"{facts['training_seconds'] + facts['evaluation_seconds']:.0f} s"
+    )
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

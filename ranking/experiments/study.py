@@ -1,0 +1,135 @@
+"""What every experiment shares: its options, its runs, and the files that it writes."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from ranking.experiments.dataset import Dataset, load_dataset, task_of
+from ranking.experiments.runner import Runner
+from ranking.experiments.runs import RunSpec
+from ranking.experiments.tables import Group
+from reland_features.artifacts import write_atomically
+from reland_features.errors import ConfigError
+
+QUICK = "**Quick: fewer epochs and smaller losses than in the full tables. Not to be compared with the paper.**"
+
+
+@dataclass(frozen=True)
+class Study:
+    """One experiment on one data set.
+
+    Parameters
+    ----------
+    name : str
+        Of the files that are written.
+    options : argparse.Namespace
+        The experiment's own options.
+    """
+
+    name: str
+    dataset: Dataset
+    runner: Runner
+    options: argparse.Namespace
+    command: str
+
+    @classmethod
+    def of(cls, experiment: str, options: argparse.Namespace, argv: Sequence[str]) -> Study:
+        """Read the options that every experiment has; raise `ConfigError` for a wrong data set or count."""
+        if options.seeds < 1 or options.jobs < 1:
+            raise ConfigError("--seeds and --jobs are at least 1", got=f"{options.seeds} and {options.jobs}")
+        dataset = load_dataset(options.dataset)
+        parts = [experiment, dataset.name, options.source, "quick" if options.quick else ""]
+        runner = Runner(dataset, options.projects, options.results, jobs=options.jobs)
+        return cls("_".join(filter(None, parts)), dataset, runner, options, shown_command(argv))
+
+    def spec(self, backbone: str, variant: str, **more: Any) -> RunSpec:
+        """Return a spec of this data set and source."""
+        options = self.options
+        given = {"source": options.source, "quick": options.quick, "task": task_of(backbone), **more}
+        return RunSpec(dataset=self.dataset.name, backbone=backbone, variant=variant, **given)
+
+    def measure(self, wanted: Iterable[tuple[str, RunSpec]]) -> list[Group]:
+        """Run every (setting, spec) with each random seed; return the groups in the same order."""
+        grouped = {
+            (setting, spec): [dataclasses.replace(spec, seed=seed) for seed in range(self.options.seeds)]
+            for setting, spec in wanted
+        }
+        runs = self.runner.run_all([spec for specs in grouped.values() for spec in specs])
+        return [
+            Group(setting, spec.variant, tuple(runs[each] for each in specs))
+            for (setting, spec), specs in grouped.items()
+        ]
+
+    def publish(
+        self,
+        title: str,
+        groups: Sequence[Group],
+        sections: Sequence[tuple[str, str]],
+        frame: pl.DataFrame,
+        draw: Callable[[Path], None] | None = None,
+    ) -> list[Path]:
+        """Write the frame, the figure and the markdown, the latter last; return their paths.
+
+        Parameters
+        ----------
+        sections : sequence of (str, str)
+            Headings and markdown.
+        """
+        folder = self.runner.results
+        folder.mkdir(parents=True, exist_ok=True)
+        data, image, text = (folder / f"{self.name}.{suffix}" for suffix in ("parquet", "png", "md"))
+        frame.write_parquet(data, compression="zstd")
+        if draw:
+            draw(image)
+        machines = sorted({run.facts["machine"] for group in groups for run in group.runs})
+        lines = [f"# {title}", "", f"`{self.command}`", "", f"Machine: {'; '.join(machines)}", ""]
+        if self.options.quick:
+            lines += [QUICK, ""]
+        for heading, body in sections:
+            lines += [f"## {heading}", "", body, ""]
+        if draw:
+            lines += [f"![{title}]({image.name})", ""]
+        write_atomically(text, "\n".join(lines).rstrip() + "\n")
+        return [data, *([image] if draw else []), text]
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that every experiment has."""
+    parser.add_argument("--dataset", required=True, metavar="NAME")
+    parser.add_argument("--source", default="", metavar="NAME", help="where the rationales come from (default: own)")
+    parser.add_argument("--projects", type=Path, default=Path("experiments"), metavar="ROOT")
+    parser.add_argument("--results", type=Path, default=Path("docs/results/ranking"), metavar="DIR")
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="random seeds of each run")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once")
+    parser.add_argument("--quick", action="store_true", help="fewer epochs, sampled softmax; said in the table")
+
+
+def add_names(parser: argparse.ArgumentParser, option: str, default: str) -> None:
+    """Add an option that takes names separated by commas."""
+    parser.add_argument(option, type=names, default=names(default), metavar="A,B", help=f"default: {default}")
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Split names at commas."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def shown_command(argv: Sequence[str]) -> str:
+    """Return the command as it may be published: a folder of this machine is shown as DIR."""
+    shown = ["DIR" if Path(word).is_absolute() else word for word in argv]
+    return shlex.join(["python", "-m", "ranking.experiments", *shown])
+
+
+def say_written(paths: Sequence[Path]) -> None:
+    """Print where the results are."""
+    for path in paths:
+        print(path, file=sys.stderr)

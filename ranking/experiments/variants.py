@@ -1,0 +1,109 @@
+"""What each variant of a backbone reads, and what its figures are compared with.
+
+A gain over the base says little alone: more weights, or the mere presence of a text, may give it as well.
+So every variant with rationales names its controls, the same model with the rationales dealt out to other
+users (*shuffled*) or the same one for everybody (*constant*).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from reland_features.errors import ConfigError
+
+Texts = Literal["none", "matched", "top3", "own"]
+Control = Literal["", "shuffled", "constant"]
+Output = Literal["none", "cross", "kar", "slim"]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way for features to come in.
+
+    Parameters
+    ----------
+    label : str
+        In tables.
+    item_text : bool
+        Whether items carry f_item.
+    texts : str
+        Which rationale each user has: that of the most similar seed (Eq. 3), those of three seeds, or only
+        seed users have one, their own.
+    control : str
+        What was done to the texts.
+    fusion : bool
+        Whether the FusionLayer of Eq. (4)-(5) reads it.
+    output : str
+        What reads it just before the dot product.
+    base : str, optional
+        The variant without rationales that it is compared with.
+    controls : tuple of str
+        The variants that a gain must also beat.
+    """
+
+    label: str
+    item_text: bool = False
+    texts: Texts = "none"
+    control: Control = ""
+    fusion: bool = False
+    output: Output = "none"
+    base: str | None = None
+    controls: tuple[str, ...] = ()
+
+    @property
+    def reads_rationales(self) -> bool:
+        """Whether rationales come in at all."""
+        return self.texts != "none"
+
+
+def _with_controls(
+    name: str,
+    label: str,
+    *,
+    base: str = "f_item",
+    texts: Texts = "matched",
+    item_text: bool = True,
+    fusion: bool = True,
+    output: Output = "none",
+    prefix: str | None = None,
+) -> dict[str, Variant]:
+    prefix = prefix or name
+    kinds: tuple[Control, ...] = ("shuffled", "constant")
+    controls = tuple(f"{prefix}_{kind}" for kind in kinds)
+    return {
+        name: Variant(label, item_text, texts, "", fusion, output, base, controls),
+        **{
+            control: Variant(f"{label}, {kind}", item_text, texts, kind, fusion, output, base)
+            for control, kind in zip(controls, kinds, strict=True)
+        },
+    }
+
+
+VARIANTS: dict[str, Variant] = {
+    "id": Variant("ID-only"),
+    "f_item": Variant("+ f_item", item_text=True, base="id"),
+    **_with_controls("reland", "+ ReLand"),
+    **_with_controls("reland_without_items", "ReLand w/o f_item", base="id", item_text=False, prefix="without_items"),
+    **_with_controls("reland_cross", "+ ReLand + cross", output="cross", prefix="cross"),
+    **_with_controls("reland_top3", "+ ReLand, 3 seeds", texts="top3", prefix="top3"),
+    **_with_controls("own", "+ own text", texts="own"),
+    **_with_controls("kar", "KAR", fusion=False, item_text=False, base="id", output="kar"),
+    **_with_controls("slim", "SLIM-style", fusion=False, item_text=False, base="id", output="slim"),
+}
+
+
+def variant(name: str) -> Variant:
+    """Return a variant by name; raise `ConfigError` for an unknown one."""
+    if name not in VARIANTS:
+        raise ConfigError("no such variant", where="--variants", got=name, expected=", ".join(VARIANTS))
+    return VARIANTS[name]
+
+
+def with_controls(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the variants with the base and the controls of each, without repetition: base, variant, controls."""
+    found: list[str] = []
+    for name in names:
+        chosen = variant(name)
+        found += [each for each in ((chosen.base,) if chosen.base else ()) + (name, *chosen.controls)]
+    return tuple(dict.fromkeys(found))

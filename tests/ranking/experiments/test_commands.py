@@ -1,0 +1,206 @@
+"""The commands on a toy world: what is run, what is resumed, what is written and what is refused."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+
+import numpy as np
+import polars as pl
+import pytest
+from made_up import linked
+
+from ranking.experiments.runner import Runner
+from ranking.experiments.runs import Run
+from ranking.experiments.variants import VARIANTS
+
+TABLE2 = ("table2", "--backbones", "lightgcn")
+
+
+def test_table2_runs_the_controls_and_a_second_call_runs_nothing(world, capsys):
+    assert world.run(*TABLE2, "--seeds", "2") == 0
+    written = world.raw()
+    assert len(written) == 5 * 2  # id, f_item, ReLand, shuffled, constant
+    text = world.text("table2_made-up")
+    assert "10 to do" in capsys.readouterr().err
+
+    assert world.run(*TABLE2, "--seeds", "2") == 0
+    assert world.raw() == written
+    assert "10 finished before, 0 to do" in capsys.readouterr().err
+    assert world.text("table2_made-up") == text
+    assert (world.results / "table2_made-up.png").stat().st_size > 1000
+
+
+def test_every_table_names_its_command_and_machine_and_no_folder_of_this_machine(measured):
+    lines = measured.text("table2_made-up").splitlines()
+    assert lines[2] == (
+        "`python -m ranking.experiments table2 --dataset DIR --projects DIR --results DIR --backbones lightgcn`"
+    )
+    assert re.fullmatch(r"Machine: .+ cores?, .+", lines[4])
+    assert str(measured.folder) not in measured.text("table2_made-up")
+    assert "0.0476 / 0.0230 (masked)" in measured.text("table2_made-up")
+
+
+def test_segments_and_curves_read_table2s_runs(measured):
+    written = measured.raw()
+    assert measured.run("segments", "--backbones", "lightgcn") == 0
+    assert measured.run("curves", "--backbones", "lightgcn") == 0
+    assert measured.raw() == written
+    levels = pl.read_parquet(measured.results / "segments_made-up.parquet")
+    users = levels.filter((pl.col("variant") == "reland") & pl.col("users").is_not_null()).unique("setting")
+    assert users["users"].sum() == measured.toy.holdout["user_id"].n_unique()
+    curve = pl.read_parquet(measured.results / "curves_made-up.parquet")
+    assert curve.filter(pl.col("variant") == "reland")["epoch"].to_list() == [1, 2, 3]
+
+
+@pytest.mark.slow
+def test_each_reland_row_has_its_controls(world):
+    world.run(*TABLE2, "--variants", "reland,reland_cross,reland_without_items")
+    frame = pl.read_parquet(world.results / "table2_made-up.parquet")
+    for name in ("reland", "reland_cross", "reland_without_items"):
+        against = set(frame.filter((pl.col("variant") == name) & pl.col("against").is_not_null())["against"])
+        assert against == {VARIANTS[name].base, *VARIANTS[name].controls}
+    assert "controls missing" not in world.text("table2_made-up")
+
+
+def test_runs_killed_between_two_are_resumed_where_they_stopped(world, monkeypatch):
+    execute, calls = Runner.execute, []
+
+    def killed_at_the_third(runner, plan):
+        calls.append(plan.spec.variant)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return execute(runner, plan)
+
+    monkeypatch.setattr(Runner, "execute", killed_at_the_third)
+    assert world.run(*TABLE2) == 130
+    kept = world.raw()
+    assert len(kept) == 2
+
+    monkeypatch.setattr(
+        Runner, "execute", lambda runner, plan: calls.append(plan.spec.variant) or execute(runner, plan)
+    )
+    assert world.run(*TABLE2) == 0
+    assert kept.items() <= world.raw().items()
+    assert calls == ["id", "f_item", "reland", "reland", "reland_shuffled", "reland_constant"]
+
+
+def test_quick_is_said_in_the_table_and_keeps_its_own_files(world):
+    world.run(*TABLE2, "--quick")
+    text = world.text("table2_made-up_quick")
+    assert "**Quick: fewer epochs" in text
+    assert not (world.results / "table2_made-up.md").exists()
+    runs = [Run.read(path) for path in (world.results / "raw").rglob("*.parquet")]
+    assert {run.facts["epochs"] for run in runs} == {1}
+    assert all(run.facts["spec"]["quick"] for run in runs)
+
+
+@pytest.mark.slow  # each process imports torch and Feast anew
+def test_two_jobs_give_what_one_gives(world):
+    world.run(*TABLE2, "--jobs", "1")
+    one = {name: Run.read(world.results / "raw" / "made-up" / name) for name in world.raw()}
+    for path in (world.results / "raw" / "made-up").iterdir():
+        path.unlink()
+    assert world.run(*TABLE2, "--jobs", "2") == 0
+    assert world.raw().keys() == one.keys()
+    for name, run in one.items():
+        again = Run.read(world.results / "raw" / "made-up" / name)
+        np.testing.assert_array_equal(again.ndcg["masked"], run.ndcg["masked"])
+
+
+@pytest.fixture(scope="module")
+def measured(prepared, tmp_path_factory):
+    """A world with Table 2's runs."""
+    world = linked(prepared, tmp_path_factory.mktemp("measured"))
+    assert world.run(*TABLE2) == 0
+    return world
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (("table2", "--backbones", "lightgnc"), "no such backbone"),
+        (("table2", "--backbones", "lightgcn", "--variants", "rland"), "no such variant"),
+        (("table2", "--backbones", "lightgcn", "--source", "strong"), "prepare --dataset made-up --tables DIR"),
+        (("table2", "--backbones", "lightgcn", "--seeds", "0"), "--seeds and --jobs are at least 1"),
+        (("where", "--backbones", "lightgcn", "--keep-last", "5,none"), "--keep-last takes counts"),
+        (("seeds", "--backbones", "lightgcn", "--fractions", "2"), "above 0 and at most 1"),
+        (("search", "--backbone", "popularity"), "there is nothing to search"),
+        (("case", "--user", "nobody", "--backbone", "popularity", "--variants", "id"), "no such user"),
+    ],
+)
+def test_a_wrong_name_is_one_error_before_any_run(world, capsys, options, message):
+    assert world.run(*options) == 1
+    error = capsys.readouterr().err
+    assert error.count("error:") == 1
+    assert message in error
+    assert world.raw() == {} or options[0] == "case"
+
+
+@pytest.mark.slow
+def test_ablation_says_what_is_missing_and_how_to_make_it(world):
+    assert world.run("ablation", "--backbones", "lightgcn") == 0
+    text = world.text("ablation_made-up")
+    assert "ReLand w/o f_item, shuffled" in text
+    assert "w/o recommendation-oriented prompting: not run" in text
+    assert "prepare --dataset made-up --tables DIR --projects" in text
+    assert "--source direct" in text
+
+
+@pytest.mark.slow
+def test_table3_counts_what_each_method_asks_of_the_llm(world):
+    assert world.run("table3", "--backbones", "lightgcn") == 0
+    costs = pl.read_parquet(world.results / "table3_made-up.parquet").filter(pl.col("inferences").is_not_null())
+    users, items = world.toy.interactions["user_id"].n_unique(), 30
+    events = world.toy.interactions.height + world.toy.holdout.height
+    assert dict(costs.select("variant", "inferences").iter_rows()) == {
+        "kar": users + items,
+        "slim": events,
+        "reland": 6,
+    }
+    # 36 s for 6 calls
+    assert costs.filter(pl.col("variant") == "reland")["hours"].item() == pytest.approx(36 / 3600)
+
+
+@pytest.mark.slow
+def test_seeds_counts_tokens_of_the_seeds_that_are_kept(world):
+    assert world.run("seeds", "--backbones", "lightgcn", "--fractions", "0.5,1") == 0
+    text = world.text("seeds_made-up")
+    # Seeds were drawn from the last to the first: 105 + 104 + 103 prompt tokens and 3 x 10 are left of a half.
+    assert "| lightgcn, 3 seeds | 3 | 342 |" in text
+    assert "| lightgcn, 6 seeds | 6 | 675 |" in text
+
+
+@pytest.mark.slow
+def test_where_cuts_the_training_part(world):
+    assert world.run("where", "--backbones", "lightgcn", "--variants", "reland", "--keep-last", "2,all") == 0
+    frame = pl.read_parquet(world.results / "where_made-up.parquet")
+    assert set(frame["setting"]) == {"lightgcn, last 2", "lightgcn"}
+    specs = [Run.read(path).facts["spec"]["keep_last"] for path in (world.results / "raw").rglob("*.parquet")]
+    assert sorted(specs, key=str) == [2] * 4 + [None] * 4
+
+
+def test_search_prints_the_best_as_toml(world, capsys):
+    assert world.run("search", "--backbone", "lightgcn", "--trials", "4") == 0
+    printed = capsys.readouterr()
+    found = tomllib.loads(printed.out)["collaborative"]["lightgcn"]["fit"]
+    runs = [Run.read(path) for path in (world.projects / "search").rglob("*.parquet")]
+    best = max(runs, key=lambda run: run.facts["best"]["ndcg@10_masked"]).facts
+    assert (found["learning_rate"], found["weight_decay"]) == (
+        best["hyperparameters"]["fit"]["learning_rate"],
+        best["hyperparameters"]["fit"]["weight_decay"],
+    )
+    assert world.raw() == {}
+    world.run("search", "--backbone", "lightgcn", "--trials", "4")
+    assert "4 finished before, 0 to do" in capsys.readouterr().err
+
+
+def test_case_prints_the_rationale_and_both_lists_and_writes_nothing(world, capsys):
+    assert world.run("case", "--user", "u3", "--backbone", "lightgcn") == 0
+    text = capsys.readouterr().out
+    held = world.toy.holdout.filter((pl.col("user_id") == "u3") & (pl.col("holdout_rank") == 1))["item_id"].item()
+    title = dict(world.toy.items.select("item_id", "title").iter_rows())[held]
+    assert f"Held out: {title}" in text
+    assert "most similar seed:" in text
+    assert "|  | + f_item | + ReLand |" in text
+    assert list(world.results.glob("*.md")) == []

@@ -1,0 +1,141 @@
+"""The data sets' files, and how hyperparameters are put together from them."""
+
+from __future__ import annotations
+
+import tomllib
+
+import polars as pl
+import pytest
+
+from ranking.backbones import COLLABORATIVE, SEQUENTIAL, build
+from ranking.experiments import toml
+from ranking.experiments.dataset import TASKS, dataset_names, load_dataset, task_of
+from ranking.experiments.prepare import settings
+from ranking.experiments.search import trials
+from ranking.experiments.variants import VARIANTS, with_controls
+from ranking.splits import Split
+from reland_features.config import parse
+from reland_features.errors import ConfigError
+
+EVENTS = {"user_id": ["a", "a", "b", "b"], "item_id": ["x", "y", "y", "z"]}
+SPLIT = Split.from_frames(pl.DataFrame(EVENTS), pl.DataFrame({"user_id": ["a", "a"], "item_id": ["z", "w"]}))
+FILE = """
+[project.init]
+order_column = "pos"
+[project.set]
+"seeds.fraction" = 0.5
+[sources.direct]
+"rationales.prompt" = "{prompts}/direct.toml"
+[sequential.sasrec]
+options = { dimension = 8, dropout = 0.5 }
+fit = { learning_rate = 0.01 }
+quick = { options = { negatives = 4 }, fit = { max_epochs = 2 } }
+search = { "options.dropout" = [0.1, 0.2], "fit.learning_rate" = [0.1, 0.01, 0.001] }
+[paper.sequential.sasrec]
+id = [0.2, 0.1]
+"""
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    (tmp_path / "made-up.toml").write_text(FILE)
+    return load_dataset(str(tmp_path / "made-up.toml"))
+
+
+def test_quick_and_overrides_change_only_what_they_name(dataset):
+    plain = dataset.hyperparameters("sequential", "sasrec")
+    assert plain.options == {"dimension": 8, "dropout": 0.5}
+    assert (plain.fit.learning_rate, plain.fit.max_epochs, plain.fit.patience) == (0.01, 200, 10)
+
+    quick = dataset.hyperparameters("sequential", "sasrec", quick=True, overrides={"options.dropout": 0.1})
+    assert quick.options == {"dimension": 8, "dropout": 0.1, "negatives": 4}
+    assert (quick.fit.learning_rate, quick.fit.max_epochs) == (0.01, 2)
+
+
+@pytest.mark.parametrize("key", ["dropout", "optimizer.rate", "fit.rate"])
+def test_an_override_of_nothing_is_an_error(dataset, key):
+    with pytest.raises(ConfigError, match="has no such name"):
+        dataset.hyperparameters("sequential", "sasrec", overrides={key: 1})
+
+
+def test_an_unknown_data_set_names_the_known_ones():
+    with pytest.raises(ConfigError) as error:
+        load_dataset("nosuch")
+    assert "beauty" in error.value.expected
+
+
+@pytest.mark.parametrize("name", dataset_names())
+def test_the_files_hold_every_backbone_and_a_valid_project(name):
+    dataset = load_dataset(name)
+    for backbone in SEQUENTIAL + COLLABORATIVE:
+        task = task_of(backbone)
+        assert dataset.backbones[task][backbone]["fit"]
+        assert set(dataset.paper[task][backbone]) >= {"id", "f_item", "reland"}
+        found = [dataset.hyperparameters(task, backbone, quick=quick) for quick in (False, True)]
+        space = dataset.search_space(task, backbone)
+        found += [dataset.hyperparameters(task, backbone, overrides=trial) for trial in trials(space, 2)]
+        for each in found:  # raises ConfigError for an option that the backbone does not have
+            build(backbone, SPLIT, each.options)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_settings_make_a_valid_configuration(dataset, task):
+    values: dict = {"data": {"interactions": "i", "items": "i"}}
+    found = settings(dataset, task, "direct", ["seeds.count=7", "name=other"])
+    for key, value in found.items():
+        *tables, last = key.split(".")
+        table = values
+        for part in tables:
+            table = table.setdefault(part, {})
+        table[last] = value
+    config = parse(tomllib.loads(toml.dumps(values)))
+    assert (config.data.user_k_core, config.data.item_k_core) == (5, 5)
+    assert (config.seeds.fraction, config.seeds.count, config.name) == (0.5, 7, "other")
+    assert config.evaluation.command == ()
+    assert config.evaluation.test_fraction == (0.1 if task == "collaborative" else 0.0)
+    assert config.rationales.prompt.endswith("experiments/prompts/direct.toml")
+
+
+def test_an_unknown_source_is_an_error_that_names_the_known_ones(dataset):
+    with pytest.raises(ConfigError) as error:
+        settings(dataset, "sequential", "nosuch")
+    assert error.value.expected == "direct"
+
+
+def test_toml_reads_back_what_was_written():
+    values = {
+        "a": 1,
+        "b": 1e-4,
+        "c": "tab\t\"quote\"",
+        "d": True,
+        "e": [1, 2.5],
+        "t": {"options.dropout": [0.1], "u": {"x": "y"}, "empty": {}},
+        "last": {"z": -0.5},
+    }  # fmt: skip
+    assert tomllib.loads(toml.dumps(values)) == values
+
+
+def test_search_takes_all_combinations_or_different_ones_at_random(dataset):
+    space = dataset.search_space("sequential", "sasrec")
+    everything = trials(space, 6)
+    assert len({tuple(trial.items()) for trial in everything}) == 6
+    some = trials(space, 4)
+    assert len({tuple(trial.items()) for trial in some}) == 4
+    assert all(trial in everything for trial in some)
+    assert trials(space, 4) == some
+
+
+def test_every_variant_with_rationales_has_both_controls():
+    for name, variant in VARIANTS.items():
+        if variant.reads_rationales and not variant.control:
+            assert [VARIANTS[control].control for control in variant.controls] == ["shuffled", "constant"]
+            assert variant.base in VARIANTS
+            assert {*variant.controls, variant.base, name} == set(with_controls((name,)))
+
+
+def test_a_control_differs_from_its_variant_in_the_texts_alone():
+    for variant in VARIANTS.values():
+        for control in (VARIANTS[name] for name in variant.controls):
+            same = ("item_text", "texts", "fusion", "output", "base")
+            assert [getattr(control, each) for each in same] == [getattr(variant, each) for each in same]
+            assert control.control

@@ -1,0 +1,105 @@
+"""Which rationale each user has in a variant."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import polars as pl
+import pytest
+from torch import nn
+
+from ranking.backbones.base import First, SameOutput
+from ranking.experiments.inputs import own_rationales, rationales_of, sides_of
+from ranking.experiments.runs import RunSpec
+from ranking.experiments.seed_subset import PoolFolder, subset_rationales
+from ranking.features import load_features
+from ranking.project import RankingProject
+from ranking.splits import Split
+from reland_features.errors import ArtifactError, ConfigError
+
+
+@pytest.fixture(scope="module")
+def project(prepared):
+    return RankingProject.open(prepared.projects / "made-up" / "sequential")
+
+
+@pytest.fixture(scope="module")
+def split(project):
+    return Split.of(project)
+
+
+def texts(rationales) -> np.ndarray:
+    """Return each user's embedding, NaN without one."""
+    found = rationales.embeddings[rationales.rows[:, 0]].copy()
+    found[~rationales.has] = np.nan
+    return found
+
+
+def test_fewer_seeds_are_the_first_drawn_and_every_user_meets_the_nearest(prepared, project, split):
+    # Drawn u5, u4, u3, ...; user n points where seed n mod 6 does, so users of the seeds 0 to 2 are nearest to u3.
+    assert PoolFolder.of(project).seeds(0.5).to_list() == ["u5", "u4", "u3"]
+    embedding = dict(prepared.toy.pool.select("seed_user_id", "rationale_embedding").iter_rows())
+    number = [int(user[1:]) % 6 for user in split.user_ids]
+    expected = np.array([embedding[f"u{max(n, 3)}"] for n in number], dtype=np.float32)
+    np.testing.assert_array_equal(texts(subset_rationales(project, split, 0.5)), expected)
+
+
+def test_own_keeps_the_texts_of_seeds_alone(prepared, project, split):
+    matches = dict(prepared.toy.matches.select("user_id", "seed_user_id").iter_rows())
+    is_own = np.array([matches[user] == user for user in split.user_ids])
+    assert 0 < is_own.sum() < 6
+    all_users = load_features(project, split).rationales
+    own = own_rationales(project, split, all_users)
+    np.testing.assert_array_equal(own.has, is_own)
+    np.testing.assert_array_equal(texts(own)[is_own], texts(all_users)[is_own])
+
+
+def test_no_seed_among_the_users_is_an_error(project, split):
+    others = dataclasses.replace(split, user_ids=pl.Series([f"x{n}" for n in range(split.n_users)]))
+    with pytest.raises(ConfigError, match="no user has a text of its own"):
+        own_rationales(project, others, load_features(project, split).rationales)
+
+
+def test_a_project_without_a_pool_says_so(project, tmp_path):
+    (tmp_path / ".reland").mkdir()
+    (tmp_path / ".reland" / "current.json").write_text("{}")
+    with pytest.raises(ArtifactError, match="pool"):
+        PoolFolder.of(dataclasses.replace(project, root=tmp_path))
+
+
+def test_variants_read_what_they_say(project, split):
+    def read(name, **more):
+        return rationales_of(project.root, RunSpec("made-up", "sequential", "sasrec", name, **more))
+
+    matched = load_features(project, split).rationales
+    assert read("id") is None
+    assert read("f_item") is None
+    np.testing.assert_array_equal(texts(read("reland")), texts(matched))
+    shuffled = [texts(read("reland_shuffled", seed=seed)) for seed in (0, 1)]
+    np.testing.assert_array_equal(shuffled[1], texts(matched.shuffled(1)))
+    assert not np.array_equal(shuffled[0], shuffled[1], equal_nan=True)
+    np.testing.assert_array_equal(texts(read("cross_constant")), texts(matched.constant()))
+    assert read("reland_top3").rows.shape == (split.n_users, 3)
+    np.testing.assert_array_equal(texts(read("reland", seed_users=0.5)), texts(subset_rationales(project, split, 0.5)))
+
+
+@pytest.mark.parametrize(
+    "name, changed",
+    [
+        ("f_item", {"items"}),
+        ("reland_without_items", {"users"}),
+        ("reland_constant", {"items", "users"}),
+        ("reland_cross", {"items", "users", "output"}),
+        ("kar", {"output"}),
+        ("slim_shuffled", {"output"}),
+    ],
+)
+def test_variants_change_the_sides_they_say(project, name, changed):
+    sides = sides_of(project.root, RunSpec("made-up", "sequential", "sasrec", name))
+    untouched = {"items": nn.Identity, "users": First, "output": SameOutput}
+    assert {side for side, kind in untouched.items() if not isinstance(getattr(sides, side)(8), kind)} == changed
+
+
+def test_ids_alone_need_no_features(project):
+    assert sides_of(project.root, RunSpec("made-up", "sequential", "sasrec", "id")) is None
