@@ -179,7 +179,7 @@ SEED_USERS = Table(
     (
         _USER,
         Column("cluster_id", "int32", description="K-means cluster of the user."),
-        Column("drawn_by", "string", description="representative or important (section 3.1.1)."),
+        Column("drawn_by", "string", description="representative or important (section 3.1.1), or random."),
     ),
 )
 USER_CLUSTERS = Table(

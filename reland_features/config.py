@@ -135,11 +135,15 @@ class Encoder(Section):
 
 
 class Seeds(Section):
-    """How many users the LLM reasons about (section 3.1.1): `count`, or a `fraction` of the users."""
+    """How many users the LLM reasons about (section 3.1.1): `count`, or a `fraction` of the users.
+
+    The `sampler` is the paper's adaptive one; `random` draws uniformly, to measure what adaptive is worth.
+    """
 
     fraction: float = Field(0.1, gt=0, le=1)
     count: int | None = Field(None, ge=1)
     clusters: int | Literal["auto"] = "auto"
+    sampler: Literal["adaptive", "random"] = "adaptive"
 
     @field_validator("clusters")
     @classmethod

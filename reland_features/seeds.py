@@ -19,6 +19,7 @@ from reland_features.encoders.base import BehaviorVectors
 from reland_features.errors import ConfigError, TableError
 
 REPRESENTATIVE = "representative"
+RANDOM = "random"
 IMPORTANT = "important"
 _MINI_BATCH_FROM = 100_000
 
@@ -90,6 +91,7 @@ def sample_seeds(
     clusters: int | Literal["auto"],
     generator: np.random.Generator,
     among: Collection[str] | None = None,
+    sampler: Literal["adaptive", "random"] = "adaptive",
 ) -> SeedSample:
     """Draw exactly `budget` seed users by alternating the two strategies of section 3.1.1.
 
@@ -115,6 +117,8 @@ def sample_seeds(
     among : collection of str, optional
         Draw these users only. Clusters, their sizes and p_u stay those of all users, whom the seeds are to
         represent; a cluster's nearest user to the centre is the nearest that may be drawn.
+    sampler : {"adaptive", "random"}
+        The alternation, or one uniform draw: the ablation "w/o a.s." of Figure 5.
 
     Raises
     ------
@@ -149,6 +153,9 @@ def sample_seeds(
     chosen = ~may_draw
     rows: list[np.ndarray] = []
     drawn_by: list[str] = []
+    if sampler == RANDOM:
+        rows.append(generator.choice(np.flatnonzero(may_draw), size=budget, replace=False))
+        drawn_by += [RANDOM] * budget
     while (left := budget - len(drawn_by)) > 0:
         new = draw_representative(labels, distances, sizes, ~chosen, min(k, left), generator)
         chosen[new] = True

@@ -27,6 +27,8 @@ _VARIABLES = {INK: "ink", MUTED: "muted", GRID: "rule", PAPER: "paper", ACCENT: 
 _CLUSTERS = (
     "#5b86b5", "#d98b43", "#5fa35a", "#b07aa1", "#c2a03a", "#4aa39f", "#c25f5f", "#8d7cc0", "#9c7a62", "#85909a",
 )  # fmt: skip
+# Marker, size and colour by how a seed was drawn.
+_SEEDS = (("representative", "o", 5.0, INK), ("important", "D", 4.6, ACCENT), ("random", "s", 4.6, INK))
 _WIDTH = 9.0
 
 
@@ -48,8 +50,10 @@ def seed_map(projection: Projection) -> Drawing:
             colour = _CLUSTERS[int(cluster) % len(_CLUSTERS)]
             axes.plot(*chosen.T, ls="", marker="o", ms=2.6, mew=0, color=colour, alpha=0.5)
         drawn_by = np.asarray(projection.drawn_by, dtype=object)
-        for kind, marker, size, fill in (("representative", "o", 5.0, INK), ("important", "D", 4.6, ACCENT)):
+        for kind, marker, size, fill in _SEEDS:
             chosen = projection.seeds[drawn_by == kind]
+            if not len(chosen):
+                continue
             name = f"{kind} seed ({len(chosen):,})"
             axes.plot(*chosen.T, ls="", marker=marker, ms=size, mew=0.7, mec=PAPER, color=fill, label=name)
         axes.set_xlabel(f"first principal component ({projection.explained[0]:.0%} of variance)")

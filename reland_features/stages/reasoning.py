@@ -125,6 +125,7 @@ def sample(project: Project, marts: Outcome, encoded: Outcome, progress: Progres
             clusters=settings.clusters,
             generator=np.random.default_rng(project.config.seed),
             among=texts.usable if texts else None,
+            sampler=settings.sampler,
         )
         drawn.seeds.write_parquet(draft.table("seed_users"))
         drawn.user_clusters.write_parquet(draft.table("user_clusters"))
@@ -136,7 +137,13 @@ def sample(project: Project, marts: Outcome, encoded: Outcome, progress: Progres
         "sample",
         "seed_users",
         as_of=encoded.as_of,
-        config={**settings.model_dump(mode="json"), "seed": project.config.seed, **(texts.parameters if texts else {})},
+        config={
+            **settings.model_dump(mode="json", exclude={"sampler"}),
+            # The default is left out: seeds that were drawn before there was a choice keep their ids.
+            **settings.model_dump(include={"sampler"}, exclude_defaults=True),
+            "seed": project.config.seed,
+            **(texts.parameters if texts else {}),
+        },
         inputs=[encoded.artifact.id, *([texts.id] if texts else [])],
         work=work,
     )

@@ -211,3 +211,25 @@ def test_large_bases_are_clustered_in_mini_batches(monkeypatch) -> None:
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     inertia = np.linalg.norm(unit - sample.centers[sample.user_clusters["cluster_id"].to_numpy()], axis=1)
     assert inertia.mean() < np.linalg.norm(unit - unit.mean(axis=0), axis=1).mean() / 2
+
+
+def test_random_seeds_are_one_uniform_draw() -> None:
+    vectors = blobs(30)
+    among = [f"u{n:04}" for n in range(0, 30, 2)]
+    drawn = np.zeros(30)
+    for seed in range(200):
+        sample = sample_seeds(
+            vectors,
+            np.arange(1, 31),  # the adaptive sampler would prefer the last
+            budget=5,
+            clusters=4,
+            generator=np.random.default_rng(seed),
+            among=among,
+            sampler="random",
+        )
+        assert sample.seeds["drawn_by"].to_list() == ["random"] * 5
+        assert sample.seeds["user_id"].n_unique() == 5
+        drawn[[int(user[1:]) for user in sample.seeds["user_id"]]] += 1
+    assert drawn[1::2].sum() == 0
+    # 1,000 draws over 15 users: 67 each, give or take three standard deviations of 7
+    assert (abs(drawn[::2] - 1000 / 15) < 24).all()
