@@ -1,44 +1,8 @@
-"""Name the machine that a figure was measured on."""
+"""Print the machine that figures are measured on: ``python -m benchmarks.machine``."""
 
-from __future__ import annotations
+from ranking.experiments.machine import machine
 
-import os
-import platform
-from pathlib import Path
-
-
-def machine() -> str:
-    """Return one line: processor, usable cores, memory, operating system, Python."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return (
-        f"{_processor()}, {cores} core{'s' * (cores != 1)}, {_memory()}, "
-        f"{_system()}, Python {platform.python_version()}"
-    )
-
-
-def _processor() -> str:
-    information = Path("/proc/cpuinfo")
-    if information.is_file():
-        for line in information.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def _system() -> str:
-    try:
-        return platform.freedesktop_os_release()["PRETTY_NAME"]
-    except (OSError, KeyError):
-        return f"{platform.system()} {platform.release()}"
-
-
-def _memory() -> str:
-    try:
-        size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, AttributeError, OSError):
-        return "memory unknown"
-    return f"{size / 2**30:.0f} GiB"
-
+__all__ = ["machine"]
 
 if __name__ == "__main__":
     print(machine())

@@ -11,9 +11,12 @@ PACKAGES = ("reland-features", "torch", "numpy", "polars", "scipy")
 
 
 def machine() -> str:
-    """Return one line: processor, usable cores, memory, Python."""
+    """Return one line: processor, usable cores, memory, operating system, Python."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{_processor()}, {cores} core{'s' * (cores != 1)}, {_memory()}, Python {platform.python_version()}"
+    return (
+        f"{_processor()}, {cores} core{'s' * (cores != 1)}, {_memory()}, "
+        f"{_system()}, Python {platform.python_version()}"
+    )
 
 
 def versions() -> dict[str, str]:
@@ -30,8 +33,16 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def _system() -> str:
+    try:
+        return platform.freedesktop_os_release()["PRETTY_NAME"]
+    except (OSError, KeyError):
+        return f"{platform.system()} {platform.release()}"
+
+
 def _memory() -> str:
     try:
-        return f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB"
+        size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, AttributeError, OSError):
         return "memory unknown"
+    return f"{size / 2**30:.0f} GiB"
