@@ -86,3 +86,30 @@ rationale_explanation = FeatureService(
     owner=OWNER,
     tags={"rationales": "yes"},
 )
+
+# Neural rankers read users, items and seeds once each, not once a pair: the compact layout
+
+ranker_users = FeatureService(
+    name="ranker_users",
+    features=[
+        user_activity[["interaction_count", "activity_level"]],
+        user_seed_match[["seed_user_id", "similarity", "cluster_id", "pool_version"]],
+    ],
+    description="What a neural ranker reads of a user: activity, and which seed's rationale is inherited.",
+    owner=OWNER,
+    tags={"rationales": "yes", "layout": "compact"},
+)
+ranker_items = FeatureService(
+    name="ranker_items",
+    features=[item_attributes[["brand", "categories", "interaction_count", "item_text_embedding"]]],
+    description="What a neural ranker reads of an item.",
+    owner=OWNER,
+    tags={"rationales": "no"},
+)
+ranker_seeds = FeatureService(
+    name="ranker_seeds",
+    features=[seed_rationale[["rationale_embedding", "pool_version"]]],
+    description="The rationale of each seed user, which a ranker keeps as one matrix.",
+    owner=OWNER,
+    tags={"rationales": "yes", "layout": "compact"},
+)

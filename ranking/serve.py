@@ -1,33 +1,26 @@
-"""Score candidates online: ``python -m ranking.serve --project D --port 8000``.
+"""Score candidates online: ``python -m ranking.serve --project D --model xgboost --port 8000``.
 
-Features come from `get_online_features` only. A user that the online store does not know gets the
-mask's defaults (see `ranking.tabular`), so the answer is that of a ranker without rationales.
+Features come from `get_online_features` (see `ranking.served` for what no view holds). A user that the
+online store does not know gets the mask, so the answer is that of a ranker without rationales.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import polars as pl
 from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel, ConfigDict, Field
 
 from ranking.project import RankingProject
-from ranking.tabular import online_frame
-from ranking.train import Ranker, load
+from ranking.served import OnlineFeatures, ServedRanker, ServedTabular
+from ranking.train import MODELS
 from reland_features.errors import RelandError
-from reland_features.feast import open_store
 from reland_features.process import leave
 
-EXPLANATION_SERVICE = "rationale_explanation"
-_KNOWN_ITEM = "item_attributes__interaction_count"
-_KNOWN_USER = "user_activity__interaction_count"
 MAX_CANDIDATES = 10_000
 
 
@@ -70,43 +63,19 @@ class RankResponse(_Model):
     model: str
 
 
-@dataclass(frozen=True)
-class OnlineRanker:
-    """A trained ranker over an online store."""
-
-    ranker: Ranker
-    store: Any
-
-    def features(self, user_id: str, candidates: list[str]) -> pl.DataFrame:
-        """Read the features of a user with each candidate, one row a candidate."""
-        return self._read(self.ranker.features.service, [{"user_id": user_id, "item_id": item} for item in candidates])
-
-    def explain(self, user_id: str) -> dict[str, Any]:
-        """Read why: summary, seed, similarity and pool version, None where there is no rationale."""
-        row = self._read(EXPLANATION_SERVICE, [{"user_id": user_id}]).row(0, named=True)
-        return {name.removeprefix("user_rationale__"): value for name, value in row.items()}
-
-    def _read(self, service: str, rows: list[dict[str, str]]) -> pl.DataFrame:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            definition = self.store.get_feature_service(service, allow_cache=True)
-            answer = self.store.get_online_features(features=definition, entity_rows=rows, full_feature_names=True)
-        return online_frame(answer.to_dict())
-
-
-def create_app(project: Path | str) -> FastAPI:
+def create_app(project: Path | str, model: str = "xgboost") -> FastAPI:
     """Make the app of a project folder that has a trained ranker and an online store.
 
     Raises
     ------
     ArtifactError
-        No ranker is trained.
+        No such ranker is trained, or it was trained on other features than are published.
     FeatureStoreError
         Nothing is published, or there is no Feast repository.
     """
     found = RankingProject.open(Path(project))
-    online = OnlineRanker(load(found.models), open_store(found.repository))
-    facts = online.ranker.facts
+    ranker, online = open_ranker(found, model), OnlineFeatures.of(found)
+    facts = ranker.facts
     app = FastAPI(title="ranker with recommendation rationales", version=facts["model"])
 
     @app.get("/health")
@@ -116,20 +85,17 @@ def create_app(project: Path | str) -> FastAPI:
 
     @app.post("/rank")
     def rank(request: RankRequest) -> RankResponse:
-        frame = online.features(request.user_id, request.candidates)
-        unknown = [item for item, count in zip(request.candidates, frame[_KNOWN_ITEM], strict=True) if count is None]
-        if unknown:
-            raise HTTPException(
-                422, f"{len(unknown)} of {len(request.candidates)} candidates have no features: {unknown[:5]}"
-            )
-        scores = online.ranker.score(frame)
-        order = np.argsort(-scores, kind="stable")[: request.top_k]
+        scored = ranker.score(request.user_id, request.candidates)
+        if unknown := scored.unknown:
+            counted = f"{len(unknown)} of {len(request.candidates)} candidates"
+            raise HTTPException(422, f"{counted} {scored.why}: {unknown[:5]}")
+        order = np.argsort(-scored.scores, kind="stable")[: request.top_k]
         why = online.explain(request.user_id)
         explanation = {name: why[name] for name in Explanation.model_fields}
         return RankResponse(
             user_id=request.user_id,
-            items=[ScoredItem(item_id=request.candidates[row], score=float(scores[row])) for row in order],
-            is_known_user=frame[_KNOWN_USER][0] is not None,
+            items=[ScoredItem(item_id=request.candidates[row], score=float(scored.scores[row])) for row in order],
+            is_known_user=scored.is_known_user,
             explanation=None if why["summary"] is None else Explanation(**explanation),
             pool_version=why["pool_version"],
             model=facts["model"],
@@ -138,17 +104,32 @@ def create_app(project: Path | str) -> FastAPI:
     return app
 
 
+def open_ranker(project: RankingProject, model: str) -> ServedRanker:
+    """Load a project's current ranker of a kind, one of `ranking.train.MODELS`."""
+    if model == "xgboost":
+        return ServedTabular.of(project)
+    # torch is imported only where it is needed
+    if model == "masknet":
+        from ranking.served_masknet import ServedMaskNet
+
+        return ServedMaskNet.of(project)
+    from ranking.sequential import ServedSASRec
+
+    return ServedSASRec.of(project)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Serve until interrupted."""
     import uvicorn
 
     parser = argparse.ArgumentParser(prog="python -m ranking.serve", description=__doc__)
     parser.add_argument("--project", type=Path, required=True, help="folder with reland.toml")
+    parser.add_argument("--model", choices=MODELS, default=MODELS[0], help="which trained ranker")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     options = parser.parse_args(arguments)
     try:
-        app = create_app(options.project)
+        app = create_app(options.project, options.model)
     except RelandError as error:
         print(error, file=sys.stderr)
         return 1

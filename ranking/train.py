@@ -1,8 +1,12 @@
-"""Train an XGBoost ranker on a frame from Feast: ``python -m ranking.train --project D``."""
+"""Train the ranker that is served: ``python -m ranking.train --project D --model xgboost``.
+
+XGBoost learns from a frame that Feast joins, here; MaskNet in `ranking.ctr` and SASRec in `ranking.sequential`.
+"""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import shutil
 import sys
@@ -31,6 +35,7 @@ from reland_features.process import leave
 if TYPE_CHECKING:
     from xgboost import Booster
 
+MODELS = ("xgboost", "sasrec", "masknet")
 ROUNDS = 200
 _PATIENCE = 20
 _VALIDATION = 10  # one query in ten
@@ -168,12 +173,21 @@ def main(arguments: list[str] | None = None) -> int:
     """Train, save and say where."""
     parser = argparse.ArgumentParser(prog="python -m ranking.train", description=__doc__)
     parser.add_argument("--project", type=Path, required=True, help="folder with reland.toml")
-    parser.add_argument("--service", choices=[RATIONALE_SERVICE, BASELINE_SERVICE], default=RATIONALE_SERVICE)
+    parser.add_argument("--model", choices=MODELS, default=MODELS[0], help="which ranker")
+    parser.add_argument(
+        "--service",
+        choices=[RATIONALE_SERVICE, BASELINE_SERVICE],
+        default=RATIONALE_SERVICE,
+        help="which features XGBoost reads",
+    )
     options = parser.parse_args(arguments)
     try:
         project = RankingProject.open(options.project)
-        ranker = train(project, options.service)
-        print(save(ranker, project.models))
+        if options.model == "xgboost":
+            print(save(train(project, options.service), project.models))
+        else:  # torch is imported only where it is needed
+            module = "ranking.ctr" if options.model == "masknet" else "ranking.sequential"
+            print(importlib.import_module(module).train(project))
     except RelandError as error:
         print(error, file=sys.stderr)
         return 1

@@ -1,0 +1,280 @@
+"""Who was shown what and whether they took it, with the features of that time from Feast.
+
+Labels are the project's impressions where it has any. Elsewhere the held-out events stand in for clicks,
+and uniform draws from the items that the user has no event with for what was passed over.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import polars as pl
+import torch
+
+from ranking.ctr_fields import HISTORY, FieldEncoder
+from ranking.dataset import TEST, TRAIN, ranking_queries
+from ranking.masknet import UNKNOWN, ItemTable, UserTable
+from ranking.project import RankingProject
+from ranking.services import ITEM_SERVICE, SEED_SERVICE, USER_SERVICE, check_services
+from ranking.training_frame import training_frame
+from reland_features.errors import TableError
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+Labels = Literal["impressions", "holdout"]
+_TEST_SHARE = 0.2
+_KEYS = {"user_id": ["user_id", "event_timestamp"], "item_id": ["item_id", "event_timestamp"]}
+
+
+@dataclass(frozen=True)
+class CtrRows:
+    """Labelled pairs.
+
+    Parameters
+    ----------
+    user, item : torch.Tensor
+        int64 [n], rows of the user and item tables.
+    label : torch.Tensor
+        float32 [n], 1 for a click.
+    group : numpy.ndarray
+        int64 [n], which user, for whatever is resampled or averaged by user.
+    """
+
+    user: torch.Tensor
+    item: torch.Tensor
+    label: torch.Tensor
+    group: np.ndarray
+
+    def part(self, chosen: np.ndarray) -> CtrRows:
+        """Keep the rows where `chosen` is true."""
+        mask = torch.from_numpy(chosen)
+        return CtrRows(self.user[mask], self.item[mask], self.label[mask], self.group[chosen])
+
+
+@dataclass(frozen=True)
+class CtrData:
+    """Training and test pairs over shared tables of encoded users and items.
+
+    Parameters
+    ----------
+    owner : numpy.ndarray
+        int64 [U], the user (as `CtrRows.group`) that a row of `users` is of; several rows of one user are
+        of several days.
+    """
+
+    encoder: FieldEncoder
+    users: UserTable
+    items: ItemTable
+    owner: np.ndarray
+    train: CtrRows
+    test: CtrRows
+    protocol: str
+
+    @classmethod
+    def of(
+        cls,
+        project: RankingProject,
+        store: FeatureStore,
+        *,
+        labels: Labels | None = None,
+        candidates: int = 100,
+        max_users: int | None = None,
+        seed: int = 0,
+    ) -> CtrData:
+        """Read labels and join features.
+
+        Parameters
+        ----------
+        labels : {"impressions", "holdout"}, optional
+            Impressions where the project has any, unless given.
+        candidates : int
+            Items per held-out event, the event's own included; impressions are taken as they are.
+        max_users : int, optional
+            Uniform sample of users.
+
+        Raises
+        ------
+        FeatureStoreError
+            The repository does not define the services that MaskNet reads.
+        TableError
+            There are no such labels, or they are all of one kind.
+        TrainingFrameError
+            Features are missing or unusable.
+        """
+        check_services(store)
+        kind = labels or ("impressions" if _has_impressions(project) else "holdout")
+        if kind == "impressions":
+            train, test, protocol = impression_labels(project, max_users=max_users, seed=seed)
+        else:
+            sampled = {"candidates": candidates, "max_users": max_users, "seed": seed}
+            queries = [ranking_queries(project, part, **sampled) for part in (TRAIN, TEST)]  # type: ignore[arg-type]
+            train, test = (q.frame.select("user_id", "item_id", "label", "event_timestamp") for q in queries)
+            protocol = queries[1].protocol
+        for name, part in (("training", train), ("test", test)):
+            if part["label"].n_unique() < 2:
+                raise TableError(f"the {name} part needs clicks and items passed over", got=f"{part.height} rows")
+        rows = pl.concat([train, test])
+        users, items = (rows.select(_KEYS[key]).unique(maintain_order=True) for key in ("user_id", "item_id"))
+        user_frame = with_mart_features(training_frame(store, users, USER_SERVICE), project, past=kind == "impressions")
+        item_frame = training_frame(store, items, ITEM_SERVICE)
+        if kind == "impressions" and not user_frame["user_activity__interaction_count"].count():
+            raise TableError(
+                "no features had been published when the impressions were shown",
+                where=str(project.mart("impressions")),
+                got=f"shown until {rows['event_timestamp'].max()!s}, features as of {project.as_of}",
+                hint="publish features as of an earlier time, or train on held-out events: --labels holdout",
+            )
+        trained = {key: rows[: train.height].select(_KEYS[key]).unique() for key in _KEYS}
+        encoder = FieldEncoder.fit(
+            user_frame.join(trained["user_id"], on=_KEYS["user_id"], how="semi"),
+            item_frame.join(trained["item_id"], on=_KEYS["item_id"], how="semi"),
+        )
+        group = rows["user_id"].rank("dense").cast(pl.Int64).to_numpy() - 1
+        owner = users.join(
+            pl.DataFrame({"user_id": rows["user_id"], "group": group}).unique("user_id"),
+            on="user_id",
+            maintain_order="left",
+        )["group"].to_numpy()
+        user_row, item_row = _row_of(rows, users, _KEYS["user_id"]), _row_of(rows, items, _KEYS["item_id"])
+        label = torch.tensor(rows["label"].to_numpy(), dtype=torch.float32)
+        everything = CtrRows(user_row, item_row, label, group)
+        first = np.arange(rows.height) < train.height
+        return cls(
+            encoder=encoder,
+            users=encoder.encode_users(user_frame, seed_frame(store, user_frame)),
+            items=encoder.encode_items(item_frame),
+            owner=owner,
+            train=everything.part(first),
+            test=everything.part(~first),
+            protocol=protocol,
+        )
+
+    def shuffled(self, seed: int) -> CtrData:
+        """Deal the rationales out to other users, those of nobody included: similarity and cluster move along.
+
+        It is a permutation of users, the same in training and test.
+        """
+        users = int(self.owner.max()) + 1
+        last = np.zeros(users, dtype=np.int64)
+        last[self.owner] = np.arange(len(self.owner))
+        rows = torch.from_numpy(last[np.random.default_rng([seed, 7]).permutation(users)][self.owner])
+        return self._dealt(**{name: getattr(self.users, name)[rows] for name in ("seed", "similarity", "cluster")})
+
+    def constant(self) -> CtrData:
+        """Give everybody who has a rationale the same one: the mean vector and the mean similarity."""
+        there = self.users.seed >= 0
+        if not there.any():
+            return self
+        similarity = self.users.similarity[there].mean()
+        return self._dealt(
+            rationales=self.users.rationales.mean(0, keepdim=True),
+            seed=torch.where(there, 0, -1),
+            similarity=torch.where(there, similarity, 0.0),
+            cluster=torch.full_like(self.users.cluster, UNKNOWN),
+        )
+
+    def _dealt(self, **fields: torch.Tensor) -> CtrData:
+        return dataclasses.replace(self, users=dataclasses.replace(self.users, **fields))
+
+
+def impression_labels(
+    project: RankingProject, *, max_users: int | None = None, seed: int = 0
+) -> tuple[pl.DataFrame, pl.DataFrame, str]:
+    """Return training and test impressions and the protocol in words; the last fifth in time is tested on.
+
+    Features are asked for as of the day's first impression of all: each user and item is joined once a day,
+    and nothing from after an impression is used.
+
+    Raises
+    ------
+    TableError
+        The project has no impressions.
+    """
+    if not _has_impressions(project):
+        raise TableError(
+            "this project has no impressions",
+            where=str(project.mart("impressions")),
+            hint="set data.impressions in reland.toml and run reland run, or: --labels holdout",
+        )
+    shown = pl.read_parquet(project.mart("impressions")).sort("shown_at", "user_id", "item_id")
+    users = shown["user_id"].unique().sort()
+    if max_users is not None and len(users) > max_users:
+        kept = users.gather(np.random.default_rng(seed).choice(len(users), size=max_users, replace=False))
+        shown = shown.filter(pl.col("user_id").is_in(kept.implode()))
+    first = shown["shown_at"].gather([int(shown.height * (1 - _TEST_SHARE))])[0]
+    day = pl.col("shown_at").dt.truncate("1d")
+    labelled = shown.select(
+        "user_id",
+        "item_id",
+        "shown_at",
+        label=pl.col("is_clicked").cast(pl.Int8),
+        event_timestamp=pl.col("shown_at").min().over(day),
+    )
+    train, test = (
+        labelled.filter(condition).drop("shown_at")
+        for condition in (pl.col("shown_at") < first, pl.col("shown_at") >= first)
+    )
+    clicks = int(labelled["label"].sum())
+    return train, test, f"{labelled.height:,} impressions, {clicks:,} clicked, tested on those from {first!s}"
+
+
+def with_mart_features(users: pl.DataFrame, project: RankingProject, *, past: bool = False) -> pl.DataFrame:
+    """Add what no Feast view holds: `profile`, and `history`, the last items of the user.
+
+    Parameters
+    ----------
+    users : polars.DataFrame
+        user_id and event_timestamp.
+    past : bool
+        Cut histories before each row's event_timestamp; without it they are those of the published features.
+    """
+    profiles = pl.read_parquet(project.mart("users"), columns=["user_id", "profile"])
+    if past:
+        events = pl.scan_parquet(project.mart("interactions")).select("user_id", "item_id", "interacted_at")
+        histories = (
+            users.lazy()
+            .select("user_id", "event_timestamp")
+            .join(events, on="user_id", maintain_order="left_right")
+            .filter(pl.col("interacted_at") < pl.col("event_timestamp"))
+            .group_by("user_id", "event_timestamp", maintain_order=True)
+            .agg(history=pl.col("item_id").tail(HISTORY))
+            .collect()
+        )
+        users = users.join(histories, on=["user_id", "event_timestamp"], how="left", maintain_order="left")
+    else:
+        histories = pl.read_parquet(project.mart("user_histories"), columns=["user_id", "item_ids"])
+        histories = histories.select("user_id", history=pl.col("item_ids").list.tail(HISTORY))
+        users = users.join(histories, on="user_id", how="left", maintain_order="left")
+    return users.join(profiles, on="user_id", how="left", maintain_order="left")
+
+
+def seed_frame(store: FeatureStore, users: pl.DataFrame) -> pl.DataFrame:
+    """Return the rationale of every seed that some user is matched to, one row a seed and pool version."""
+    matched = users.select(
+        seed_user_id="user_seed_match__seed_user_id",
+        pool_version="user_seed_match__pool_version",
+        event_timestamp="event_timestamp",
+    ).drop_nulls("seed_user_id")
+    keys = matched.group_by("seed_user_id", "pool_version", maintain_order=True).agg(pl.col("event_timestamp").max())
+    if not keys.height:
+        names = ("seed_user_id", "seed_rationale__pool_version")
+        return pl.DataFrame(
+            schema={**dict.fromkeys(names, pl.String()), "seed_rationale__rationale_embedding": pl.List(pl.Float32)}
+        )
+    frame = training_frame(store, keys.drop("pool_version"), SEED_SERVICE, show_coverage=False)
+    return frame.unique(["seed_user_id", "seed_rationale__pool_version"], maintain_order=True)
+
+
+def _has_impressions(project: RankingProject) -> bool:
+    path = project.mart("impressions")
+    return path.is_file() and pl.scan_parquet(path).select(pl.len()).collect().item() > 0
+
+
+def _row_of(rows: pl.DataFrame, keys: pl.DataFrame, on: list[str]) -> torch.Tensor:
+    index = keys.with_row_index("row")
+    joined = rows.select(on).join(index, on=on, how="left", maintain_order="left")["row"]
+    return torch.from_numpy(joined.cast(pl.Int64).to_numpy(writable=True))

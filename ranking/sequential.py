@@ -1,0 +1,182 @@
+"""Train SASRec with rationales and serve it: the user's vector is made when asked, from the online rationale.
+
+Served users are represented as before the validation part: by their published history. A seed stands for each
+user who is matched to it, so that the FusionLayer of Eq. (4), which looks rationales up by row, is used as it is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import polars as pl
+import torch
+
+from ranking.backbones import build
+from ranking.backbones.base import Backbone
+from ranking.backbones.sequences import SequentialBackbone
+from ranking.checkpoints import read_checkpoint, required, trained_on, write_checkpoint
+from ranking.compact_views import vectors
+from ranking.features import Rationales, load_features
+from ranking.fitting import FitSettings, fit
+from ranking.fusion import FusionLayer
+from ranking.project import RankingProject
+from ranking.served import KNOWN_USER, OnlineFeatures, Scored, SeedRationales
+from ranking.services import ITEM_SERVICE, USER_SERVICE
+from ranking.sides import FeatureSides
+from ranking.splits import Split
+from ranking.texts import TextScale
+
+NAME = "sasrec"
+_MEAN, _SCALE = "text_scale.mean", "text_scale.scale"
+_TEXT = "item_attributes__item_text_embedding"
+_BATCH = 1_000
+
+
+def train(
+    project: RankingProject, options: Mapping[str, Any] | None = None, settings: FitSettings | None = None
+) -> Path:
+    """Train the SASRec that is served, with item texts and rationales, and make it the current one."""
+    split = Split.of(project)
+    features = load_features(project, split)
+    sides = FeatureSides(features.item_text, features.rationales)
+    backbone = build(NAME, split, options, sides=sides, seed=project.seed)
+    fitted = fit(backbone, settings, seed=project.seed)
+    return save(backbone, features.rationales, project, options=options, best=fitted.best)
+
+
+def save(
+    backbone: Backbone,
+    rationales: Rationales,
+    project: RankingProject,
+    *,
+    options: Mapping[str, Any] | None = None,
+    best: Mapping[str, float] | None = None,
+) -> Path:
+    """Write a trained backbone as the project's current one; return its folder.
+
+    Parameters
+    ----------
+    rationales : Rationales
+        Those of training: their mean and scale are kept, and applied to what is read online.
+    """
+    scale = TextScale.of(rationales.embeddings)
+    facts = {
+        **trained_on(project),
+        "service": USER_SERVICE,
+        "as_of": project.as_of.isoformat(),
+        "protocol": "leave-last-out, all items",
+        "options": dict(options or {}),
+        "validation": dict(best or {}),
+        "items": backbone.split.item_ids.to_list(),
+    }
+    extra = {_MEAN: torch.from_numpy(scale.mean), _SCALE: torch.tensor(scale.scale, dtype=torch.float64)}
+    return write_checkpoint({**backbone.state_dict(), **extra}, facts, project.models / NAME)
+
+
+@dataclass(frozen=True)
+class ServedSASRec:
+    """SASRec; candidates must be items of the training data.
+
+    Parameters
+    ----------
+    backbone : SequentialBackbone
+        With weights; its user side knows seeds as users.
+    embeddings, items : torch.Tensor
+        float32 [I, d] as histories read them, and [I, d'] as scores do.
+    item_rows : mapping of str to int
+        Row of each item.
+    histories : mapping of str to numpy.ndarray
+        int64, each user's item rows, oldest first. A user without any starts from zeros, so that a stranger
+        scores every candidate 0.
+    """
+
+    backbone: SequentialBackbone
+    embeddings: torch.Tensor
+    items: torch.Tensor
+    item_rows: Mapping[str, int]
+    histories: Mapping[str, np.ndarray]
+    facts: Mapping[str, Any]
+    online: OnlineFeatures
+    seeds: SeedRationales
+
+    @classmethod
+    def of(cls, project: RankingProject) -> ServedSASRec:
+        """Load the project's current SASRec; item texts and the seeds' rationales come from the online store.
+
+        Raises
+        ------
+        ArtifactError
+            None is trained, or it was trained on other features than are published.
+        FeaturesError
+            An embedding is not finite or of another width than the others.
+        """
+        checkpoint = read_checkpoint(project.models / NAME, required(project))
+        online = OnlineFeatures.of(project)
+        seeds = SeedRationales(online, project)
+        item_ids = pl.Series("item_id", checkpoint.facts["items"], dtype=pl.String)
+        weights = dict(checkpoint.weights)
+        scale = TextScale(weights.pop(_MEAN).numpy(), float(weights.pop(_SCALE)))
+        text, has = vectors(seeds.frame["seed_rationale__rationale_embedding"], "seed_rationale:rationale_embedding")
+        sides = FeatureSides(_item_text(online, item_ids), Rationales.of_users(text, has))
+        backbone = cast(SequentialBackbone, build(NAME, _catalogue(item_ids), checkpoint.facts["options"], sides=sides))
+        dataclasses.replace(checkpoint, weights=weights).fill(backbone)
+        for module in backbone.modules():
+            if isinstance(module, FusionLayer) and module.texts is not None:
+                module.texts.table = scale(text[has])  # scaled as in training, not by the seeds there are now
+        with torch.inference_mode():
+            embeddings = backbone.item_side(backbone.items.weight)
+            items = backbone.output_side.items(embeddings)
+        rows = {item: row for row, item in enumerate(item_ids)}
+        facts = {**checkpoint.facts, "model": checkpoint.name}
+        return cls(backbone, embeddings, items, rows, _histories(project, rows), facts, online, seeds)
+
+    def score(self, user_id: str, candidates: Sequence[str]) -> Scored:
+        """Score candidates for one user: the dot product of the two vectors."""
+        user = self.online.read(USER_SERVICE, "user_id", [user_id])
+        known = user[KNOWN_USER][0] is not None
+        unknown = [item for item in candidates if item not in self.item_rows]
+        if unknown:
+            return Scored(np.empty(0), known, unknown, "were not in the ranker's training data")
+        with torch.inference_mode():
+            vector = self._user_vector(self.histories.get(user_id), self.seeds.row(user))
+            scores = self.items[[self.item_rows[item] for item in candidates]] @ vector
+        return Scored(scores.numpy(), known, [])
+
+    def _user_vector(self, history: np.ndarray | None, seed: int | None) -> torch.Tensor:
+        """Return the user's final vector [d'], as `SequentialBackbone.representations` makes it."""
+        if history is None:
+            outputs = torch.zeros(1, self.embeddings.shape[1])
+        else:
+            last = torch.from_numpy(history[-self.backbone.length :])
+            outputs = self.backbone.encode(self.embeddings, last[None])[:, -1]
+        row = torch.tensor([-1 if seed is None else seed])
+        return self.backbone.output_side.users(self.backbone.user_side(outputs, row), row)[0]
+
+
+def _catalogue(item_ids: pl.Series) -> Split:
+    """Return a split of the training items in which a single user did a single thing: shapes, not data."""
+    one = np.ones(1, dtype=np.int64)
+    return Split(pl.Series("user_id", [""]), item_ids, np.array([0, 1]), np.zeros(1, np.int64), one, 0 * one)
+
+
+def _item_text(online: OnlineFeatures, item_ids: pl.Series) -> np.ndarray:
+    """Return float32 [I, D], zeros for an item that is no longer published."""
+    batches = (item_ids[first : first + _BATCH].to_list() for first in range(0, len(item_ids), _BATCH))
+    read = pl.concat([online.read(ITEM_SERVICE, "item_id", ids) for ids in batches], how="vertical_relaxed")
+    return vectors(read[_TEXT].cast(pl.List(pl.Float32)), "item_attributes:item_text_embedding")[0]
+
+
+def _histories(project: RankingProject, rows: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """Return every user's item rows, oldest first, from the mart that the training part comes from."""
+    index = pl.LazyFrame(
+        {"item_id": list(rows), "row": list(rows.values())}, schema={"item_id": pl.String, "row": pl.Int64}
+    )
+    events = pl.scan_parquet(project.mart("interactions")).select("user_id", "item_id")
+    known = events.join(index, on="item_id", maintain_order="left")
+    histories = known.group_by("user_id", maintain_order=True).agg("row").collect()
+    return {user: row.to_numpy(writable=True) for user, row in zip(histories["user_id"], histories["row"], strict=True)}

@@ -1,0 +1,193 @@
+"""SASRec and MaskNet behind the same app: scores made online are the scores made offline."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from fastapi.testclient import TestClient
+from toy_project import make_toy, write_project
+
+from ranking.backbones import build
+from ranking.backbones.base import First
+from ranking.checkpoints import Checkpoint, read_checkpoint
+from ranking.ctr import CtrSettings
+from ranking.ctr import train as train_masknet
+from ranking.ctr_data import CtrData
+from ranking.ctr_fields import FieldEncoder
+from ranking.features import load_features
+from ranking.fitting import FitSettings
+from ranking.masknet import MaskNet, MaskNetSettings
+from ranking.project import RankingProject
+from ranking.sequential import train as train_sasrec
+from ranking.serve import create_app
+from ranking.sides import FeatureSides
+from ranking.splits import Split
+from ranking.train import main as train
+from reland_features.errors import ArtifactError
+from reland_features.feast import apply_repository, materialize, open_store
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+ITEMS = [f"i{n}" for n in range(25)]
+OPTIONS = {"dimension": 8, "inner": 16, "length": 6}
+"""The histories have 4 to 11 items, so some are cut."""
+SMALL = MaskNetSettings(dimension=4, blocks=2, width=8, hidden=8)
+
+
+def make_project(folder, users: int) -> RankingProject:
+    root = write_project(folder, make_toy(users=users, items=60, seeds=12))
+    apply_repository(root / "feature_repo")
+    materialize(root / "feature_repo", root / "features")
+    return RankingProject.open(root)
+
+
+def train_both(project: RankingProject) -> None:
+    train_masknet(project, SMALL, CtrSettings(learning_rate=0.03, max_epochs=3))
+    train_sasrec(project, OPTIONS, FitSettings(max_epochs=3, learning_rate=0.01))
+
+
+@pytest.fixture(scope="module")
+def small(project, tmp_path_factory):
+    """The session's project, copied with its applied repository, and both rankers."""
+    copied = RankingProject.open(shutil.copytree(project.root, tmp_path_factory.mktemp("served") / "project"))
+    train_both(copied)
+    return copied
+
+
+@pytest.fixture(scope="module")
+def clients(small):
+    return {model: TestClient(create_app(small.root, model)) for model in ("masknet", "sasrec")}
+
+
+def rank(client, **body):
+    return client.post("/rank", json=body)
+
+
+def served_scores(client, user: str, candidates: list[str]) -> list[float]:
+    answer = rank(client, user_id=user, candidates=candidates)
+    assert answer.status_code == 200, answer.text
+    by_item = {item["item_id"]: item["score"] for item in answer.json()["items"]}
+    return [by_item[item] for item in candidates]
+
+
+def checkpoint(project: RankingProject, model: str) -> Checkpoint:
+    return read_checkpoint(project.models / model, {"features_run": "run-1", "pool_version": "pool-1"})
+
+
+def assert_sasrec_parity(project: RankingProject, client, users: int) -> None:
+    saved, split = checkpoint(project, "sasrec"), Split.of(project)
+    features = load_features(project, split)
+    sides = FeatureSides(features.item_text, features.rationales)
+    backbone = build("sasrec", split, saved.facts["options"], sides=sides)
+    weights = {name: value for name, value in saved.weights.items() if not name.startswith("text_scale")}
+    backbone.load_state_dict(weights)
+    with torch.inference_mode():
+        offline = backbone.eval().scorer("validation")(torch.arange(split.n_users)).numpy()
+    items = split.item_ids.to_list()
+    for row, user in enumerate(split.user_ids[:users]):
+        np.testing.assert_allclose(served_scores(client, user, items), offline[row], atol=1e-5, err_msg=user)
+    assert offline.std(axis=1).min() > 1e-3, "scores that are all alike would agree whatever is served"
+    fused = backbone.user_side
+    backbone.user_side = First()
+    with torch.inference_mode():
+        unfused = backbone.scorer("validation")(torch.arange(split.n_users)).numpy()
+    backbone.user_side = fused
+    moved = np.abs(unfused - offline).max(axis=1)
+    assert (moved[features.rationales.has] > 1e-3).all(), "every rationale moves its user's scores"
+
+
+def assert_masknet_parity(project, client, users: int) -> None:
+    saved = checkpoint(project, "masknet")
+    encoder = FieldEncoder.from_dict(saved.facts["encoder"])
+    model = MaskNet(encoder.sizes, MaskNetSettings(**saved.facts["settings"]))
+    saved.fill(model)
+    data = CtrData.of(project, open_store(project.repository), candidates=project.evaluation.candidates)
+    assert data.encoder == encoder
+    with torch.inference_mode():
+        offline = model(data.users, data.items, data.test.user, data.test.item).numpy()
+    user_ids = pl.read_parquet(project.mart("holdout"))["user_id"].unique().sort()
+    item = np.array(["", *encoder.items.values])[data.items.item[data.test.item].numpy()]
+    for group, user in enumerate(user_ids[:users]):
+        rows = np.flatnonzero(data.test.group == group)
+        np.testing.assert_allclose(served_scores(client, user, item[rows].tolist()), offline[rows], atol=1e-5)
+    assert offline.std() > 1e-2
+
+
+def test_sasrec_scores_online_as_offline(small, clients):
+    assert_sasrec_parity(small, clients["sasrec"], users=100)
+
+
+def test_masknet_scores_online_as_offline(small, clients):
+    assert_masknet_parity(small, clients["masknet"], users=100)
+
+
+@pytest.mark.slow
+def test_scores_of_1000_users_are_the_same_online_and_offline(tmp_path):
+    project = make_project(tmp_path / "project", users=1001)
+    for model in ("masknet", "sasrec"):
+        assert train(["--project", str(project.root), "--model", model]) == 0
+    assert_sasrec_parity(project, TestClient(create_app(project.root, "sasrec")), users=1000)
+    assert_masknet_parity(project, TestClient(create_app(project.root, "masknet")), users=1000)
+
+
+def test_the_rationale_comes_from_the_online_store_and_moves_the_scores(small, clients):
+    without = pl.read_parquet(small.root / "features" / "user_rationale" / "run-1.parquet").filter(
+        pl.col("seed_user_id").is_null()
+    )["user_id"]
+    assert "u298" in without.to_list()
+    for model, client in clients.items():
+        answer = rank(client, user_id="u1", candidates=ITEMS).json()
+        assert answer["explanation"]["seed_user_id"] is not None, model
+        assert answer["pool_version"] == "pool-1"
+        assert rank(client, user_id="u298", candidates=ITEMS).json()["explanation"] is None
+
+
+def test_strangers_get_the_mask(clients):
+    for model, client in clients.items():
+        stranger = rank(client, user_id="stranger", candidates=ITEMS).json()
+        nothing = rank(client, user_id="u299", candidates=ITEMS).json()  # published, and without any behaviour
+        assert (stranger["is_known_user"], nothing["is_known_user"]) == (False, True)
+        assert (stranger["explanation"], stranger["pool_version"]) == (None, None)
+        scores = {item["item_id"]: item["score"] for item in stranger["items"]}
+        assert np.isfinite(list(scores.values())).all()
+        if model == "sasrec":
+            assert set(scores.values()) == {0.0}, "no history and no user embedding: nothing to score with"
+            assert [item["item_id"] for item in stranger["items"]] == ITEMS
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        ("masknet", "1 of 3 candidates have no features: ['nothing']"),
+        ("sasrec", "1 of 3 candidates were not in the ranker's training data: ['nothing']"),
+    ],
+)
+def test_unknown_items_are_named(clients, model, says):
+    answer = rank(clients[model], user_id="u1", candidates=["i1", "nothing", "i2"])
+    assert answer.status_code == 422
+    assert says in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("model", ["masknet", "sasrec"])
+def test_health_and_checkpoint_name(clients, small, model):
+    health = clients[model].get("/health").json()
+    assert health["features_run"] == "run-1"
+    assert health["model"].startswith(f"{model}-")
+    assert rank(clients[model], user_id="u1", candidates=["i1"]).json()["model"] == health["model"]
+
+
+@pytest.mark.parametrize("model", ["masknet", "sasrec"])
+def test_a_ranker_of_another_pool_or_none_is_not_served(small, tmp_path, model):
+    root = tmp_path / "project"
+    shutil.copytree(small.root / ".reland", root / ".reland")
+    with pytest.raises(ArtifactError, match=f"no {model} has been trained"):
+        create_app(root, model)
+    shutil.copytree(small.models, root / "models")
+    current = json.loads((root / ".reland" / "current.json").read_text())
+    (root / ".reland" / "current.json").write_text(json.dumps({**current, "pool_version": "pool-2"}))
+    with pytest.raises(ArtifactError, match="trained on other features"):
+        create_app(root, model)
