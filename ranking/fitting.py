@@ -53,7 +53,10 @@ class FitSettings:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One point of the learning curve; seconds are of training alone, summed up to here."""
+    """One point of the learning curve; seconds are CPU seconds of training alone, summed up to here.
+
+    CPU seconds, because runs share a machine: with one thread they are what an idle machine takes.
+    """
 
     epoch: int
     loss: float
@@ -101,9 +104,9 @@ def fit(
             return Fit((Evaluation(0, 0.0, 0.0, metrics),), 0, metrics, 0, 0.0)
         optimizer = torch.optim.Adam(weights, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
         for epoch in range(1, settings.max_epochs + 1):
-            started = time.perf_counter()
+            started = time.process_time()
             loss = train_epoch(backbone, optimizer, generator)
-            seconds += time.perf_counter() - started
+            seconds += time.process_time() - started
             if epoch % settings.evaluate_every and epoch != settings.max_epochs:
                 continue
             metrics = evaluate(backbone, "validation", users).means()

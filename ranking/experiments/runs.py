@@ -121,7 +121,7 @@ class Run:
         ``"masked"`` and ``"unmasked"`` to uint8 and float32 [n].
     facts : mapping
         ``spec``, ``hyperparameters``, ``inputs``, ``curve``, ``best``, ``best_epoch``, ``epochs``,
-        ``training_seconds``, ``evaluation_seconds``, ``machine``, ``versions``.
+        ``training_seconds``, ``evaluation_seconds`` (CPU), ``machine``, ``versions``.
     """
 
     users: npt.NDArray[np.uint32]

@@ -117,7 +117,7 @@ def differences(groups: Sequence[Group]) -> pl.DataFrame:
 def figures_table(frame: pl.DataFrame) -> str:
     """Lay `figures` out: one line per setting and variant, the two conventions in columns of their own."""
     header = ["", "variant", *(f"{_LABELS[m]} {c}" for c in CONVENTIONS for m in METRICS)]
-    header += ["paper's HR@10 / NDCG@10", "seeds", "epochs", "seconds"]
+    header += ["paper's HR@10 / NDCG@10", "seeds", "epochs", "CPU seconds"]
     lines = []
     for (setting, name), rows in frame.group_by("setting", "variant", maintain_order=True):
         cell = {(row["metric"], row["convention"]): row for row in rows.iter_rows(named=True)}

@@ -27,7 +27,7 @@ def test_figures_stand_in_columns_of_their_convention_beside_the_papers():
     table = figures_table(figures(groups(BASE, BASE)[:2], dataset()))
     assert table == (
         "|  | variant | HR@10 masked | NDCG@10 masked | HR@10 unmasked | NDCG@10 unmasked "
-        "| paper's HR@10 / NDCG@10 | seeds | epochs | seconds |\n"
+        "| paper's HR@10 / NDCG@10 | seeds | epochs | CPU seconds |\n"
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
         "| sasrec | + f_item | 0.5000 | 0.2500 | 0.5000 | 0.1250 | 0.0811 / 0.0429 (unmasked) | 1 | 3 | 6 |\n"
         "| sasrec | + ReLand | 1.0000 | 0.7500 | 1.0000 | 0.3750 | – | 1 | 3 | 6 |"
