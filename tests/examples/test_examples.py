@@ -57,6 +57,10 @@ def test_own_ranker_trains_on_a_frame_from_feast(project):
     assert "accuracy" in run([sys.executable, str(EXAMPLES / "own_ranker.py")], project).stdout
 
 
+def test_your_ranker_is_wrapped(project):
+    assert "have a rationale" in run([sys.executable, str(EXAMPLES / "wrap_your_ranker.py")], project).stdout
+
+
 def test_the_views_join_an_existing_feast_repository(project):
     repository = project / "own_feast_repository"
     shutil.copytree(EXAMPLES / "own_feast_repository", repository)
