@@ -18,6 +18,7 @@ import torch
 from ranking.backbones import build
 from ranking.backbones.base import Backbone
 from ranking.fitting import FitSettings, evaluate, train_epoch
+from ranking.memory import reuse_freed_memory
 from ranking.project import RankingProject
 from ranking.splits import Split
 
@@ -26,6 +27,7 @@ CONVENTION = {"sequential": "unmasked", "collaborative": "masked"}  # RecBole's,
 
 def measure(request: dict[str, Any], split: Split) -> Iterator[dict[str, Any]]:
     """Yield the epochs, then the full ranking of the validation part."""
+    reuse_freed_memory()  # as `ranking.fitting.fit` does
     backbone, optimizer, generator = _start(request, split)
     backbone.loss(next(iter(backbone.batches(generator)))).backward()
     optimizer.step()  # what torch does once in a process is nobody's epoch

@@ -13,6 +13,7 @@ import torch
 
 from ranking.backbones.base import Backbone
 from ranking.full_ranking import K, RankingMetrics, full_ranking
+from ranking.memory import reuse_freed_memory
 from ranking.splits import Part
 from reland_features.errors import RelandError
 
@@ -90,6 +91,7 @@ def fit(
         A loss or the validation scores are not finite.
     """
     settings = settings or FitSettings()
+    reuse_freed_memory()
     generator = np.random.default_rng(seed)
     users = _sample(backbone, settings.validation_users)
     metric = f"ndcg@{K}_{settings.convention}"

@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn import functional
 
 from ranking.backbones.base import Sides
-from ranking.backbones.sequences import SequentialBackbone, dropped
+from ranking.backbones.dropout import dropped
+from ranking.backbones.sequences import SequentialBackbone
 from ranking.splits import Split
 
 

@@ -27,9 +27,10 @@ class ItemKNN(Backbone):
         taken = self._matrix(*split.training_pairs())
         counts = np.asarray(taken.sum(axis=0)).ravel()
         length = diags(1 / np.sqrt(np.maximum(counts, 1)))
-        cosine = (length @ (taken.T @ taken) @ length).tolil()
-        cosine.setdiag(0)
-        self._similar = _largest(cosine.tocsr(), neighbours)
+        cosine = length @ (taken.T @ taken) @ length
+        cosine = (cosine - diags(cosine.diagonal())).tocsr()
+        cosine.eliminate_zeros()
+        self._similar = _largest(cosine, neighbours)
 
     def scorer(self, part: Part) -> Scorer:
         """Return a function that sums similarities over each user's items before a part."""
@@ -44,7 +45,8 @@ class ItemKNN(Backbone):
 
 
 def _largest(matrix: csr_matrix, count: int) -> csr_matrix:
-    """Keep the `count` largest values of each row."""
+    """Keep the `count` largest values of each row; of equal ones, those of the first columns."""
+    matrix.sort_indices()
     rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
     order = np.lexsort((-matrix.data, rows))
     rank = np.arange(len(order)) - matrix.indptr[rows[order]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.nn import functional
 
 from ranking.backbones.base import Sides
 from ranking.backbones.pairs import GraphBackbone
@@ -33,6 +34,7 @@ class LightGCN(GraphBackbone):
         self.output_side = self.sides.output(dimension)
         self._graph = adjacency(*self.training_pairs, split.n_users, split.n_items)
 
-    def propagate(self, embeddings: torch.Tensor) -> torch.Tensor:
+    def propagate(self, embeddings: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
         """Return (1 / (K + 1)) sum over k of A^k E; see `GraphBackbone.propagate`."""
-        return propagate(embeddings, self._graph, self.layers)
+        final = propagate(embeddings, self._graph, self.layers)
+        return final if rows is None else functional.embedding(rows, final)

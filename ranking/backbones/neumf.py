@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ranking.backbones.base import Sides
+from ranking.backbones.base import SameOutput, Sides
+from ranking.backbones.dropout import dropped
 from ranking.backbones.pairs import Pairs, PairwiseBackbone
 from ranking.full_ranking import Scorer
 from ranking.splits import Part, Split
@@ -18,7 +19,8 @@ class NeuMF(PairwiseBackbone):
     """Score a user and an item by GMF, w·(e_u ⊙ e_i), and an MLP on [e_u; e_i] with its own embeddings.
 
     Trained with BPR like all collaborative backbones of the paper (RecBole's default is the log loss). Each of
-    the two user tables has a fusion of its own. A second path of the features is added to the score.
+    the two user tables has a fusion of its own. There is no final dot product to change, so the score gains what
+    the output side changes of the dot product of GMF's vectors.
 
     Parameters
     ----------
@@ -51,7 +53,8 @@ class NeuMF(PairwiseBackbone):
         self.items = nn.ModuleList(nn.Embedding(split.n_items, dimension) for _ in range(2))
         self.user_sides = nn.ModuleList(self.sides.users(dimension) for _ in range(2))
         self.item_sides = nn.ModuleList(self.sides.items(dimension) for _ in range(2))
-        self.output_side = self.sides.output(0)
+        self.output_side = self.sides.output(dimension)
+        self._plain = isinstance(self.output_side, SameOutput)
         self.layers = nn.ModuleList(
             nn.Linear(inner, outer) for inner, outer in zip([2 * dimension, *widths], widths, strict=False)
         )
@@ -64,11 +67,15 @@ class NeuMF(PairwiseBackbone):
         (gmf_user, mlp_user), (gmf_items, mlp_items) = self._users(users), self._items()
         hidden = torch.cat([mlp_user, functional.embedding(items, mlp_items)], dim=1)
         for layer in self.layers:
-            hidden = functional.relu(layer(functional.dropout(hidden, self.rate, self.training)))
+            hidden = functional.relu(layer(dropped(hidden, self.rate, self.training)))
         product = gmf_user * functional.embedding(items, gmf_items)
         score = self.predict(torch.cat([product, hidden], dim=1)).squeeze(1)
-        second = self.output_side.users(gmf_user[:, :0], users) * self.output_side.items(gmf_items[:, :0])[items]
-        return score + second.sum(dim=1)
+        if self._plain:
+            return score
+        changed = self.output_side.users(gmf_user, users) * functional.embedding(
+            items, self.output_side.items(gmf_items)
+        )
+        return score + changed.sum(dim=1) - product.sum(dim=1)
 
     def loss(self, batch: Pairs) -> torch.Tensor:
         """Return BPR."""
@@ -92,13 +99,15 @@ class NeuMF(PairwiseBackbone):
             user_half = functional.linear(mlp_users, first.weight[:, :width], first.bias)
             item_half = functional.linear(mlp_items, first.weight[:, width:])
             product_weight, hidden_weight = self.predict.weight[0].split([width, others[-1].out_features])
-            gmf_users = gmf_users * product_weight
-            second = self.output_side.items(gmf_items[:, :0])
+            pairs = [(gmf_users * product_weight, gmf_items)]
+            if not self._plain:
+                changed = self.output_side.users(gmf_users, everyone), self.output_side.items(gmf_items)
+                pairs += [(-gmf_users, gmf_items), changed]
+            products_user, products_item = (torch.cat(side, dim=1) for side in zip(*pairs, strict=True))
         buffer = torch.empty_like(item_half)
 
         def scores(rows: torch.Tensor) -> torch.Tensor:
-            result = gmf_users[rows] @ gmf_items.T
-            result += self.output_side.users(gmf_users[rows, :0], rows) @ second.T
+            result = products_user[rows] @ products_item.T
             for position, user in enumerate(rows.tolist()):
                 hidden = torch.add(item_half, user_half[user], out=buffer).relu_()
                 for layer in others:

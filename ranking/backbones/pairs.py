@@ -10,9 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ranking.backbones.base import Backbone, Sides
+from ranking.backbones.base import Backbone, SameOutput, Sides
 from ranking.splits import Part, Split
-from reland_features.encoders.lightgcn import PairSampler
 
 
 class Pairs(NamedTuple):
@@ -21,6 +20,41 @@ class Pairs(NamedTuple):
     users: torch.Tensor
     positives: torch.Tensor
     negatives: torch.Tensor
+
+
+class NegativeSampler:
+    """Draw items uniformly from those that a user has not taken; from all where there is no other.
+
+    Nothing is drawn twice: the r-th item that a user has not taken is r plus how many taken ones come
+    before it, which are those whose own place t_k among the taken items has t_k - k <= r. One binary search
+    over all users' sorted t_k - k counts them.
+
+    Parameters
+    ----------
+    users, items : numpy.ndarray
+        int64 [N], what was taken; pairs may repeat.
+    n_users, n_items : int
+        U and I.
+    """
+
+    def __init__(self, users: np.ndarray, items: np.ndarray, n_users: int, n_items: int) -> None:
+        pairs = np.unique(users * n_items + items)
+        owners = pairs // n_items
+        counts = np.bincount(owners, minlength=n_users)
+        starts = np.cumsum(counts) - counts
+        self._n_items = n_items
+        self._keys = torch.from_numpy(pairs - (np.arange(len(pairs)) - starts[owners]))
+        self._starts = torch.from_numpy(starts)
+        self._free = torch.from_numpy(n_items - counts)
+
+    def draw(self, users: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Return an item row for each user row, int64 [B]."""
+        free = self._free[users]
+        choices = torch.where(free > 0, free, self._n_items)
+        # Of 53 random bits, so that no item of a catalogue is likelier than another by more than 1e-9.
+        rank = (torch.rand(len(users), dtype=torch.float64, generator=generator) * choices).long()
+        before = torch.searchsorted(self._keys, users * self._n_items + rank, right=True) - self._starts[users]
+        return torch.where(free > 0, rank + before, rank)
 
 
 class PairwiseBackbone(Backbone):
@@ -38,13 +72,14 @@ class PairwiseBackbone(Backbone):
         super().__init__(split, sides)
         self.batch_size = batch_size
         self.training_pairs = split.training_pairs()
+        self._negatives = NegativeSampler(*self.training_pairs, split.n_users, split.n_items)
 
     def batches(self, generator: np.random.Generator) -> Iterator[Pairs]:
         """Yield every training interaction once, each with a fresh negative."""
         draws = torch.Generator().manual_seed(int(generator.integers(2**63)))
-        sampler = PairSampler(*self.training_pairs, self.split.n_users, self.split.n_items, draws)
-        for users, positives, negatives in sampler.batches(self.batch_size):
-            yield Pairs(users, positives - self.split.n_users, negatives - self.split.n_users)
+        users, items = map(torch.from_numpy, self.training_pairs)
+        for rows in torch.randperm(len(users), generator=draws).split(self.batch_size):
+            yield Pairs(users[rows], items[rows], self._negatives.draw(users[rows], draws))
 
 
 class GraphBackbone(PairwiseBackbone):
@@ -61,7 +96,7 @@ class GraphBackbone(PairwiseBackbone):
     regularisation : float
         λ of λ/2 (|e_u|² + |e_i|² + |e_j|²) per pair, on the ID embeddings.
 
-    Subclasses give `propagate`.
+    Subclasses give `propagate` and `output_side`.
     """
 
     def __init__(
@@ -79,33 +114,33 @@ class GraphBackbone(PairwiseBackbone):
         for table in (self.users, self.items):
             nn.init.xavier_uniform_(table.weight)
         self.user_side, self.item_side = self.sides.users(dimension), self.sides.items(dimension)
-        self._everyone = torch.arange(split.n_users)
+        self._everyone, self._everything = torch.arange(split.n_users), torch.arange(split.n_items)
 
-    def propagate(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """Map embeddings of users and then items, [U + I, d], to final ones, [U + I, d']."""
+    def propagate(self, embeddings: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
+        """Map embeddings of users and then items, [U + I, d], to final ones of all rows or of these, [n, d']."""
         raise NotImplementedError
-
-    def final(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return propagated user vectors [U, d'] and item vectors [I, d'], before the output side."""
-        users = self.user_side(self.users.weight, self._everyone)
-        both = self.propagate(torch.cat([users, self.item_side(self.items.weight)]))
-        final_users, final_items = both.split([self.split.n_users, self.split.n_items])
-        return final_users, final_items
 
     def loss(self, batch: Pairs) -> torch.Tensor:
         """Return BPR with L2 regularisation."""
-        users, items = self.final()
-        user = self.output_side.users(functional.embedding(batch.users, users), batch.users)
-        # One gather for both: the gradient of each gather is a table of all items.
         compared = torch.cat([batch.positives, batch.negatives])
-        positive, negative = functional.embedding(compared, self.output_side.items(items)).chunk(2)
+        # An output side maps the table of all items; without one, final vectors are needed for the pairs alone.
+        plain = isinstance(self.output_side, SameOutput)
+        wanted = compared if plain else self._everything
+        vectors = self.propagate(self._embeddings(), torch.cat([batch.users, wanted + self.split.n_users]))
+        users, items = vectors.split([len(batch.users), len(wanted)])
+        user, items = self.output_side.users(users, batch.users), self.output_side.items(items)
+        positive, negative = (items if plain else functional.embedding(compared, items)).chunk(2)
         squares = self.users(batch.users).square().sum() + self.items(compared).square().sum()
         return bpr(user, positive, negative) + 0.5 * self.regularisation * squares / len(user)
 
     def representations(self, part: Part) -> tuple[torch.Tensor, torch.Tensor]:
         """Return final vectors; they know the training part only, whatever the part."""
-        users, items = self.final()
+        users, items = self.propagate(self._embeddings()).split([self.split.n_users, self.split.n_items])
         return self.output_side.users(users, self._everyone), self.output_side.items(items)
+
+    def _embeddings(self) -> torch.Tensor:
+        users = self.user_side(self.users.weight, self._everyone)
+        return torch.cat([users, self.item_side(self.items.weight)])
 
 
 def bpr(user: torch.Tensor, positive: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn import functional
 
 from ranking.backbones.base import Sides
-from ranking.backbones.sequences import SequentialBackbone, dropped, initialise
+from ranking.backbones.dropout import dropped
+from ranking.backbones.sequences import SequentialBackbone, initialise
 from ranking.splits import Split
 from reland_features.errors import ConfigError
 
@@ -90,9 +91,14 @@ class _Block(nn.Module):
         batch, length, width = hidden.shape
         parts = self.inward(hidden).view(batch, length, 3, self.heads, width // self.heads)
         query, key, value = parts.permute(2, 0, 3, 1, 4)
-        rate = self.rate if self.training else 0.0
         # Rows are left-aligned: what is padding comes after every real position, and causality hides it.
-        attended = functional.scaled_dot_product_attention(query, key, value, dropout_p=rate, is_causal=True)
+        if self.training and self.rate:
+            scores = query @ key.transpose(2, 3) * (width // self.heads) ** -0.5
+            future = torch.ones(length, length, dtype=torch.bool).triu(1)
+            weights = scores.masked_fill_(future, -torch.inf).softmax(dim=3)
+            attended = dropped(weights, self.rate, training=True) @ value
+        else:
+            attended = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
         merged = self.outward(attended.transpose(1, 2).reshape(batch, length, width))
         return dropped(merged, self.rate, self.training)
 

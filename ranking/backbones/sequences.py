@@ -14,7 +14,6 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
 from ranking.backbones.base import Backbone, Sides
 from ranking.backbones.losses import full_softmax_loss
@@ -175,8 +174,3 @@ def initialise(module: nn.Module) -> None:
             nn.init.normal_(layer.weight, std=0.02)
         if isinstance(layer, nn.Linear):
             nn.init.zeros_(layer.bias)
-
-
-def dropped(values: torch.Tensor, rate: float, training: bool) -> torch.Tensor:
-    """Return values with dropout."""
-    return functional.dropout(values, rate, training) if rate else values

@@ -48,7 +48,7 @@ def run(study: Study) -> list[Path]:
         metric = f"ndcg@10_{group.runs[0].facts['hyperparameters']['fit']['convention']}"
         points = [(p["epoch"], p["metrics"][metric]) for p in group.runs[0].facts["curve"]]
         lines.setdefault(f"{group.setting}, {metric}", {})[variant(group.variant).label] = points
-    header = ["", "variant", "seeds", "best epoch", "epochs", "CPU seconds", "CPU seconds an epoch", "best validation NDCG@10"]
+    header = ["", "variant", "seeds", "best epoch", "epochs", "CPU seconds", "an epoch", "best validation NDCG@10"]
     rows = []
     for group in groups:
         facts = group.runs[0].facts

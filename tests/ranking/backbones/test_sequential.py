@@ -125,7 +125,7 @@ def test_features_come_in_at_every_position_and_at_the_output(name, random_split
 def test_a_cycle_is_learnt_and_seeds_repeat(name, negatives):
     split = make_split({f"u{n:02}": [(n + step) % 24 for step in range(10)] for n in range(48)})
     options = {**SMALL, "dimension": 16, "batch_size": 64, "negatives": negatives, "dropout": 0.1}
-    settings = FitSettings(learning_rate=1e-2, max_epochs=25, patience=5)
+    settings = FitSettings(learning_rate=1e-2, max_epochs=25, patience=5, convention="unmasked")
     runs = []
     for _ in range(2):
         backbone = build(name, split, options, seed=3)
@@ -160,6 +160,14 @@ def test_sasrec_by_hand():
     x = norm(x + linear(hidden, "blocks.0.second"), "blocks.0.forward_norm")
     outputs = model.encode(model.items.weight, torch.tensor([[2, 0, 1]]))[0]
     assert outputs.detach().numpy() == pytest.approx(x, abs=1e-6)
+
+
+def test_sasrec_attends_in_training_as_it_does_when_scoring(random_split):
+    """Training computes attention itself, for its dropout; here with a rate that rounds to none."""
+    model = build("sasrec", random_split, {**SMALL, "dropout": 0.001})
+    sequences = torch.tensor([[3, 1, 4, 1, 5, 9], [2, 7, 1, 8, 2, 8]])
+    trained = model.train().encode(model.items.weight, sequences)
+    torch.testing.assert_close(trained, model.eval().encode(model.items.weight, sequences))
 
 
 def test_gru4rec_by_hand():
