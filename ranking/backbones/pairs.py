@@ -94,7 +94,7 @@ class GraphBackbone(PairwiseBackbone):
     dimension : int
         Width d of the ID embeddings.
     regularisation : float
-        λ of λ/2 (|e_u|² + |e_i|² + |e_j|²) per pair, on the ID embeddings.
+        λ of λ/2 (|e_u|² + |e_i|² + |e_j|²) per pair, on the embeddings before propagation, features included.
 
     Subclasses give `propagate` and `output_side`.
     """
@@ -126,11 +126,15 @@ class GraphBackbone(PairwiseBackbone):
         # An output side maps the table of all items; without one, final vectors are needed for the pairs alone.
         plain = isinstance(self.output_side, SameOutput)
         wanted = compared if plain else self._everything
-        vectors = self.propagate(self._embeddings(), torch.cat([batch.users, wanted + self.split.n_users]))
+        embeddings = self._embeddings()
+        vectors = self.propagate(embeddings, torch.cat([batch.users, wanted + self.split.n_users]))
         users, items = vectors.split([len(batch.users), len(wanted)])
         user, items = self.output_side.users(users, batch.users), self.output_side.items(items)
         positive, negative = (items if plain else functional.embedding(compared, items)).chunk(2)
-        squares = self.users(batch.users).square().sum() + self.items(compared).square().sum()
+        # Of what is propagated, features included: a text that is not held back soon outweighs the IDs.
+        squares = (
+            functional.embedding(torch.cat([batch.users, compared + self.split.n_users]), embeddings).square().sum()
+        )
         return bpr(user, positive, negative) + 0.5 * self.regularisation * squares / len(user)
 
     def representations(self, part: Part) -> tuple[torch.Tensor, torch.Tensor]:

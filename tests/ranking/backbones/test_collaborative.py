@@ -1,4 +1,4 @@
-"""Collaborative backbones and the floors: sampling, hooks, and forward passes computed by hand."""
+"""Collaborative backbones and the floors: gradients, hooks, and forward passes computed by hand."""
 
 import numpy as np
 import pytest
@@ -15,6 +15,24 @@ from .conftest import make_split
 NAMES = ["lightgcn", "ngcf", "neumf"]
 # Users 0..2 and items 0..5 of the toy: 0 - {0, 1, 2}, 1 - {1, 3}, 2 - {4}
 EDGES = [(0, 0), (0, 1), (0, 2), (1, 1), (1, 3), (2, 4)]
+
+
+class Mixed(NoSides):
+    """An output side that mixes columns, as the adaptors do."""
+
+    class Output(nn.Module):
+        def __init__(self, dimension):
+            super().__init__()
+            self.mix = nn.Linear(dimension, dimension, bias=False)
+
+        def users(self, vectors, rows):
+            return self.mix(vectors)
+
+        def items(self, vectors):
+            return 2 * vectors
+
+    def output(self, dimension):
+        return self.Output(dimension)
 
 
 def small(name):
@@ -85,27 +103,122 @@ def test_neumf_by_hand_and_factored(toy):
         assert backbone.scorer("test")(torch.tensor([2, 0])).numpy() == pytest.approx(expected[[2, 0]], abs=1e-4)
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_ngcf_trains_as_autograd_would_have_it(dropout, random_split):
+    """The layer's hand-written gradient, computed for the rows of the batch, against the equations on whole tables."""
+    backbone = build("ngcf", random_split, {**small("ngcf"), "dropout": dropout, "regularisation": 0.3}).train()
+    batch = next(iter(backbone.batches(np.random.default_rng(0))))._replace(users=torch.tensor([3, 3, 7]))
+    batch = batch._replace(positives=torch.tensor([0, 5, 5]), negatives=torch.tensor([5, 9, 30]))
+    matrix = backbone._graph.to_dense()
+    count = random_split.n_users
+    needed = torch.unique(torch.cat([batch.users, batch.positives + count, batch.negatives + count]))
+
+    def reference():
+        embeddings = torch.cat([backbone.users.weight, backbone.items.weight])
+        outputs = [embeddings]
+        for n, (added, multiplied) in enumerate(zip(backbone.sums, backbone.products, strict=True)):
+            neighbours = matrix @ embeddings
+            messages = added(neighbours + embeddings) + multiplied(neighbours * embeddings)
+            rows = needed if n == 1 else torch.arange(len(matrix))
+            size = len(rows) * messages.shape[1]
+            kept = torch.ones(size)
+            kept[torch.randint(size, (round(-np.log(1 - dropout) * size),))] = 0
+            mask = torch.zeros_like(messages)
+            mask[rows] = kept.view(len(rows), -1) / (1 - dropout)
+            embeddings = mask * nn.functional.leaky_relu(messages, 0.2)
+            outputs.append(nn.functional.normalize(embeddings, dim=1))
+        vectors = torch.cat(outputs, dim=1)
+        user, positive, negative = (
+            vectors[batch.users],
+            vectors[count + batch.positives],
+            vectors[count + batch.negatives],
+        )
+        squares = sum(
+            table.weight[rows].square().sum()
+            for table, rows in (
+                (backbone.users, batch.users),
+                (backbone.items, batch.positives),
+                (backbone.items, batch.negatives),
+            )
+        )
+        difference = (user * positive).sum(1) - (user * negative).sum(1)
+        return -torch.log(torch.sigmoid(difference)).mean() + 0.3 / 2 * squares / 3
+
+    losses, gradients = [], []
+    for compute in (lambda: backbone.loss(batch), reference):
+        torch.manual_seed(4)
+        losses.append(compute())
+        gradients.append(torch.autograd.grad(losses[-1], list(backbone.parameters())))
+    torch.testing.assert_close(*losses)
+    for ours, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, expected, atol=1e-6, rtol=1e-4)
+    assert all(gradient.abs().max() > 0 for gradient in gradients[1])
+
+
+def test_ngcf_drops_the_asked_share_of_messages(random_split):
+    backbone = build("ngcf", random_split, {"dimension": 4, "widths": (400,), "dropout": 0.3})
+    torch.manual_seed(0)
+    messages = backbone.train().propagate(torch.randn(random_split.n_users + random_split.n_items, 4))[:, 4:]
+    assert (messages == 0).float().mean().item() == pytest.approx(0.3, abs=0.01)
+    messages = backbone.eval().propagate(torch.randn(random_split.n_users + random_split.n_items, 4))[:, 4:]
+    assert not (messages == 0).any()
+
+
+@pytest.mark.parametrize("name", ["lightgcn", "ngcf"])
+def test_the_loss_is_bpr_of_the_final_vectors_and_l2_of_the_id_embeddings(name, toy):
+    for sides in (None, Mixed()):
+        backbone = build(name, toy, {**small(name), "regularisation": 0.2, "batch_size": 6}, sides=sides).eval()
+        (batch,) = backbone.batches(np.random.default_rng(0))
+        users, items = (vectors.detach().numpy().astype(np.float64) for vectors in backbone.representations("test"))
+        w = weights(backbone)
+        expected = []
+        for user, positive, negative in zip(*(rows.tolist() for rows in batch), strict=True):
+            squares = sum((w["items.weight"][item] ** 2).sum() for item in (positive, negative))
+            squares += (w["users.weight"][user] ** 2).sum()
+            expected.append(np.log1p(np.exp(-users[user] @ (items[positive] - items[negative]))) + 0.1 * squares)
+        assert backbone.loss(batch).item() == pytest.approx(np.mean(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", [*NAMES, "popularity", "itemknn"])
+def test_users_and_items_without_training_interactions_are_ranked(name):
+    split = make_split({"cold": [7, 8], "u1": [1, 3, 5, 0], "u2": [4, 3, 5, 2]})
+    assert split.training[0] == 0
+    scores = build(name, split).eval().scorer("validation")(torch.arange(3))
+    assert scores.shape == (3, split.n_items)
+    assert torch.isfinite(scores).all()
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_every_interaction_is_a_positive_once_and_negatives_are_uniform_over_the_others(name, random_split):
-    backbone = build(name, random_split, {**small(name), "batch_size": 32})
-    taken = set(zip(*(rows.tolist() for rows in random_split.training_pairs()), strict=True))
-    drawn = np.zeros(random_split.n_items)
-    wrong = total = 0
-    generator = np.random.default_rng(0)
-    for _ in range(40):
-        positives = []
-        for users, items, negatives in backbone.batches(generator):
-            positives += zip(users.tolist(), items.tolist(), strict=True)
-            pairs = list(zip(users.tolist(), negatives.tolist(), strict=True))
-            wrong += sum(pair in taken for pair in pairs)
-            total += len(pairs)
-            drawn += np.bincount(negatives.numpy(), minlength=random_split.n_items)
-        assert sorted(positives) == sorted(taken)
-    assert wrong < 0.3 * total  # drawn twice at most: users here have up to three quarters of the items
-    free = {user: [i for i in range(random_split.n_items) if (user, i) not in taken] for user in range(30)}
-    never = [item for item in range(random_split.n_items) if not drawn[item]]
-    assert not never
-    assert all(free.values())
+def test_training_interactions_alone_are_known_whatever_the_part(name, random_split):
+    backbone = build(name, random_split, small(name)).eval()
+    rows = torch.arange(random_split.n_users)
+    with torch.inference_mode():
+        assert torch.equal(backbone.scorer("validation")(rows), backbone.scorer("test")(rows))
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_neumf_ranks_all_items_with_the_scores_it_was_trained_on(mixed, random_split):
+    backbone = build("neumf", random_split, {"widths": (16, 12, 8)}, sides=Mixed() if mixed else None).eval()
+    for table in (*backbone.users, *backbone.items):
+        nn.init.normal_(table.weight, std=0.3)
+    users, items = torch.meshgrid(torch.arange(30), torch.arange(random_split.n_items), indexing="ij")
+    with torch.inference_mode():
+        direct = backbone(users.flatten(), items.flatten()).view(users.shape)
+        torch.testing.assert_close(backbone.scorer("test")(torch.arange(30)), direct, atol=1e-5, rtol=0)
+
+
+def test_neumf_gains_what_the_output_changes_of_a_dot_product(toy):
+    backbone, plain = (
+        build("neumf", toy, small("neumf"), sides=Mixed()).eval(),
+        build("neumf", toy, small("neumf")).eval(),
+    )
+    plain.load_state_dict(backbone.state_dict(), strict=False)
+    user, item = backbone.users[0].weight, backbone.items[0].weight
+    mix = backbone.output_side.mix.weight
+    rows = torch.arange(3)
+    with torch.inference_mode():
+        expected = plain.scorer("test")(rows) + (user @ mix.T) @ (2 * item).T - user @ item.T
+        torch.testing.assert_close(backbone.scorer("test")(rows), expected)
 
 
 @pytest.mark.parametrize("name", NAMES)
