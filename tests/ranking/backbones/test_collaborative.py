@@ -146,7 +146,7 @@ def test_ngcf_trains_as_autograd_would_have_it(dropout, random_split):
 
     losses, gradients = [], []
     for compute in (lambda: backbone.loss(batch), reference):
-        torch.manual_seed(4)
+        torch.manual_seed(5)
         losses.append(compute())
         gradients.append(torch.autograd.grad(losses[-1], list(backbone.parameters())))
     torch.testing.assert_close(*losses)
