@@ -7,6 +7,7 @@ from torch import nn
 
 from ranking.backbones import build
 from ranking.backbones.base import NoSides
+from ranking.backbones.pairs import Pairs
 from ranking.fitting import FitSettings, evaluate, fit
 from reland_features.errors import ConfigError
 
@@ -33,6 +34,15 @@ class Mixed(NoSides):
 
     def output(self, dimension):
         return self.Output(dimension)
+
+
+class Tripled(NoSides):
+    """Item features that make item embeddings three times as long."""
+
+    def items(self, dimension):
+        module = nn.Linear(dimension, dimension, bias=False)
+        module.weight.data = 3 * torch.eye(dimension)
+        return module
 
 
 def small(name):
@@ -106,9 +116,9 @@ def test_neumf_by_hand_and_factored(toy):
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 def test_ngcf_trains_as_autograd_would_have_it(dropout, random_split):
     """The layer's hand-written gradient, computed for the rows of the batch, against the equations on whole tables."""
-    backbone = build("ngcf", random_split, {**small("ngcf"), "dropout": dropout, "regularisation": 0.3}).train()
-    batch = next(iter(backbone.batches(np.random.default_rng(0))))._replace(users=torch.tensor([3, 3, 7]))
-    batch = batch._replace(positives=torch.tensor([0, 5, 5]), negatives=torch.tensor([5, 9, 30]))
+    options = {"dimension": 4, "widths": (8, 6), "dropout": dropout, "regularisation": 0.3}
+    backbone = build("ngcf", random_split, options).train()
+    batch = Pairs(torch.tensor([3, 3, 7]), torch.tensor([0, 5, 5]), torch.tensor([5, 9, 30]))
     matrix = backbone._graph.to_dense()
     count = random_split.n_users
     needed = torch.unique(torch.cat([batch.users, batch.positives + count, batch.negatives + count]))
@@ -127,20 +137,9 @@ def test_ngcf_trains_as_autograd_would_have_it(dropout, random_split):
             mask[rows] = kept.view(len(rows), -1) / (1 - dropout)
             embeddings = mask * nn.functional.leaky_relu(messages, 0.2)
             outputs.append(nn.functional.normalize(embeddings, dim=1))
-        vectors = torch.cat(outputs, dim=1)
-        user, positive, negative = (
-            vectors[batch.users],
-            vectors[count + batch.positives],
-            vectors[count + batch.negatives],
-        )
-        squares = sum(
-            table.weight[rows].square().sum()
-            for table, rows in (
-                (backbone.users, batch.users),
-                (backbone.items, batch.positives),
-                (backbone.items, batch.negatives),
-            )
-        )
+        rows = (batch.users, count + batch.positives, count + batch.negatives)
+        user, positive, negative = (torch.cat(outputs, dim=1)[row] for row in rows)
+        squares = sum(outputs[0][row].square().sum() for row in rows)
         difference = (user * positive).sum(1) - (user * negative).sum(1)
         return -torch.log(torch.sigmoid(difference)).mean() + 0.3 / 2 * squares / 3
 
@@ -165,15 +164,15 @@ def test_ngcf_drops_the_asked_share_of_messages(random_split):
 
 
 @pytest.mark.parametrize("name", ["lightgcn", "ngcf"])
-def test_the_loss_is_bpr_of_the_final_vectors_and_l2_of_the_id_embeddings(name, toy):
-    for sides in (None, Mixed()):
+def test_the_loss_is_bpr_of_the_final_vectors_and_l2_of_what_is_propagated(name, toy):
+    for sides, factor in ((None, 1), (Mixed(), 1), (Tripled(), 3)):
         backbone = build(name, toy, {**small(name), "regularisation": 0.2, "batch_size": 6}, sides=sides).eval()
         (batch,) = backbone.batches(np.random.default_rng(0))
         users, items = (vectors.detach().numpy().astype(np.float64) for vectors in backbone.representations("test"))
         w = weights(backbone)
         expected = []
         for user, positive, negative in zip(*(rows.tolist() for rows in batch), strict=True):
-            squares = sum((w["items.weight"][item] ** 2).sum() for item in (positive, negative))
+            squares = sum(((factor * w["items.weight"][item]) ** 2).sum() for item in (positive, negative))
             squares += (w["users.weight"][user] ** 2).sum()
             expected.append(np.log1p(np.exp(-users[user] @ (items[positive] - items[negative]))) + 0.1 * squares)
         assert backbone.loss(batch).item() == pytest.approx(np.mean(expected), rel=1e-5)
