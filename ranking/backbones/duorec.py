@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from ranking.backbones.base import Sides
 from ranking.backbones.losses import info_nce
 from ranking.backbones.sasrec import SASRec
-from ranking.backbones.sequences import Batch
+from ranking.backbones.sequences import Batch, left_aligned
 from ranking.splits import Split
 
 _LENGTH_GROUPS = 4
@@ -20,22 +21,33 @@ _LENGTH_GROUPS = 4
 
 @dataclass(frozen=True)
 class Contrast:
-    """Histories with the same next item, in pairs: two int64 [N, L] tables of item rows and N last positions each."""
+    """Some targets of a batch, and for each another history with the same target.
 
-    first: torch.Tensor
-    first_last: torch.Tensor
-    second: torch.Tensor
-    second_last: torch.Tensor
+    Parameters
+    ----------
+    chosen : torch.Tensor
+        int64 [N], places in the batch's targets.
+    sequences, last : tuple of torch.Tensor
+        The other histories, N rows in the order of `chosen`, in groups of like length: item rows int64 [n, L] as
+        in `Batch`, and int64 [n], the position of each row's last item.
+    """
+
+    chosen: torch.Tensor
+    sequences: tuple[torch.Tensor, ...]
+    last: tuple[torch.Tensor, ...]
 
 
 class DuoRec(SASRec):
     """Predict the next item, and tell histories with the same next item from the others of the batch.
 
-    The loss is CE + `weight` · InfoNCE. One view is a history under fresh dropout, the other is another history
-    with the same target, with dot products, temperature 1 and 2N - 2 negatives. In RecBole every target is a
-    row of its own and every row is contrasted, which encodes everything three times over. Here the
-    cross-entropy takes all targets of a window at once, and `contrasts` of the batch's targets are contrasted:
-    the same loss on a sample of its rows.
+    The loss is CE + `weight` · InfoNCE. One view is a history under dropout, the other is another history with
+    the same target, anywhere in the training part, under other dropout (the same history where its target
+    occurs once); dot products, temperature 1, 2N - 2 negatives.
+
+    RecBole makes each target a row, contrasts every row, and encodes everything three times: for the CE, under
+    other dropout, and the other histories. Here the CE takes all targets of a window at once; `contrasts`
+    of them are contrasted, and their first view is the output that the CE is taken of. Its dropout is as
+    independent of the second view's as that of a pass of its own, so this is the same loss on a sample of rows.
 
     Parameters
     ----------
@@ -60,46 +72,44 @@ class DuoRec(SASRec):
         places = np.flatnonzero(~first)
         self._places = places[np.argsort(self._history[places], kind="stable")]
         self._groups = np.searchsorted(self._history[self._places], np.arange(split.n_items + 1))
+        self._rank = np.empty(len(self._history), dtype=np.int64)
+        self._rank[self._places] = np.arange(len(places)) - self._groups[self._history[self._places]]
         self._owner_start = np.repeat(self._starts, split.training)
 
     def batches(self, generator: np.random.Generator) -> Iterator[tuple[Batch, Contrast]]:  # type: ignore[override]
         """Yield SASRec's batches, each with histories to contrast."""
         for batch in super().batches(generator):
-            targets = batch.targets.numpy()
-            chosen = targets[generator.permutation(len(targets))[: self.contrasts]]
-            yield batch, self._contrast(chosen, generator)
+            yield batch, self._contrast(batch, generator)
 
     def loss(self, batch: tuple[Batch, Contrast]) -> torch.Tensor:  # type: ignore[override]
         """Return CE + weight · InfoNCE."""
         ordinary, contrast = batch
         items = self.item_side(self.items.weight)
-        outputs = self.encode(items, ordinary.sequences).flatten(0, 1)[ordinary.positions]
-        first = self._encode_last(items, contrast.first, contrast.first_last)
-        second = self._encode_last(items, contrast.second, contrast.second_last)
-        return self.cross_entropy(outputs, items, ordinary) + self.weight * info_nce(first, second)
+        # One gather for all: each has a gradient as large as the item table.
+        sequences = (ordinary.sequences, *contrast.sequences)
+        inputs = functional.embedding(torch.cat([rows.flatten() for rows in sequences]), items)
+        parts = inputs.split([rows.numel() for rows in sequences])
+        own, *others = [self.transform(part.view(*rows.shape, -1)) for part, rows in zip(parts, sequences, strict=True)]
+        outputs = own.flatten(0, 1)[ordinary.positions]
+        second = [other[torch.arange(len(last)), last] for other, last in zip(others, contrast.last, strict=True)]
+        contrastive = info_nce(outputs[contrast.chosen], torch.cat(second))
+        return self.cross_entropy(outputs, items, ordinary) + self.weight * contrastive
 
-    def _encode_last(self, items: torch.Tensor, sequences: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
-        """Return the output at each row's last position, [N, d]; rows of like length go together."""
-        order = torch.argsort(last)
-        parts = []
-        for rows in order.chunk(_LENGTH_GROUPS):
-            cut = sequences[rows, : int(last[rows].max()) + 1]
-            parts.append(self.encode(items, cut)[torch.arange(len(rows)), last[rows]])
-        return torch.cat(parts)[torch.argsort(order)]
-
-    def _contrast(self, targets: np.ndarray, generator: np.random.Generator) -> Contrast:
-        """Draw two different places of each target's item; the same one where it occurs once."""
-        begin, size = self._groups[targets], self._groups[targets + 1] - self._groups[targets]
-        one = generator.integers(0, size)
-        other = (one + generator.integers(1, np.maximum(size, 2))) % size
-        first, first_last = self._before(self._places[begin + one])
-        second, second_last = self._before(self._places[begin + other])
-        return Contrast(first, first_last, second, second_last)
-
-    def _before(self, places: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the histories before some places, int64 [N, L], and the position of each one's last item."""
+    def _contrast(self, batch: Batch, generator: np.random.Generator) -> Contrast:
+        """Choose targets of a batch, and draw another place of each one's item."""
+        chosen = generator.permutation(len(batch.targets))[: self.contrasts]
+        places = self._other_places(batch.places[chosen], generator)
         lengths = np.minimum(places - self._owner_start[places], self.length)
-        column = np.arange(lengths.max())
-        at = np.where(column < lengths[:, None], (places - lengths)[:, None] + column, 0)
-        rows = np.where(column < lengths[:, None], self._history[at], 0)
-        return torch.from_numpy(rows), torch.from_numpy(lengths - 1)
+        order = np.argsort(lengths, kind="stable")
+        sequences, last = [], []
+        for rows in np.array_split(order, min(_LENGTH_GROUPS, len(order))):
+            histories = left_aligned(self._history, (places - lengths)[rows], lengths[rows])
+            sequences.append(torch.from_numpy(histories))
+            last.append(torch.from_numpy(lengths[rows] - 1))
+        return Contrast(torch.from_numpy(chosen[order]), tuple(sequences), tuple(last))
+
+    def _other_places(self, places: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """Draw for each place another with the same item; the same place where there is no other."""
+        items = self._history[places]
+        begin, size = self._groups[items], self._groups[items + 1] - self._groups[items]
+        return self._places[begin + (self._rank[places] + generator.integers(1, np.maximum(size, 2))) % size]

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from ranking.backbones.base import Sides
 from ranking.backbones.dropout import dropped
@@ -50,9 +49,8 @@ class GRU4Rec(SequentialBackbone):
         for weight in self.gru.parameters():
             nn.init.xavier_uniform_(weight)
 
-    def encode(self, items: torch.Tensor, sequences: torch.Tensor) -> torch.Tensor:
-        """Return outputs [B, L, d]; see `SequentialBackbone.encode`."""
-        inputs = dropped(functional.embedding(sequences, items), self.rate, self.training)
-        states, _ = self.gru(inputs)
+    def transform(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return outputs [B, L, d]; see `SequentialBackbone.transform`."""
+        states, _ = self.gru(dropped(inputs, self.rate, self.training))
         outputs: torch.Tensor = self.outward(states)
         return outputs

@@ -59,9 +59,9 @@ class SASRec(SequentialBackbone):
         for module in (self.items, self.positions, self.blocks):
             initialise(module)
 
-    def encode(self, items: torch.Tensor, sequences: torch.Tensor) -> torch.Tensor:
-        """Return outputs [B, L, d]; see `SequentialBackbone.encode`."""
-        hidden = functional.embedding(sequences, items) + self.positions.weight[: sequences.shape[1]]
+    def transform(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return outputs [B, L, d]; see `SequentialBackbone.transform`."""
+        hidden = inputs + self.positions.weight[: inputs.shape[1]]
         hidden = dropped(self.input_norm(hidden), self.rate, self.training)
         for block in self.blocks:
             hidden = block(hidden)
@@ -93,14 +93,15 @@ class _Block(nn.Module):
         query, key, value = parts.permute(2, 0, 3, 1, 4)
         # Rows are left-aligned: what is padding comes after every real position, and causality hides it.
         if self.training and self.rate:
-            scores = query @ key.transpose(2, 3) * (width // self.heads) ** -0.5
-            future = torch.ones(length, length, dtype=torch.bool).triu(1)
-            weights = scores.masked_fill_(future, -torch.inf).softmax(dim=3)
-            attended = dropped(weights, self.rate, training=True) @ value
+            query, key, value = (part.reshape(batch * self.heads, length, -1) for part in (query, key, value))
+            future = torch.full((length, length), -torch.inf).triu_(1)
+            scores = torch.baddbmm(future, query, key.transpose(1, 2), alpha=(width // self.heads) ** -0.5)
+            attended = dropped(scores.softmax(dim=2), self.rate, training=True) @ value
+            attended = attended.view(batch, self.heads, length, -1)
         else:
             attended = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
-        merged = self.outward(attended.transpose(1, 2).reshape(batch, length, width))
-        return dropped(merged, self.rate, self.training)
+        merged = attended.transpose(1, 2).reshape(batch, length, width)
+        return dropped(self.outward(merged), self.rate, self.training)
 
     def _feed_forward(self, hidden: torch.Tensor) -> torch.Tensor:
         return dropped(self.second(functional.gelu(self.first(hidden))), self.rate, self.training)

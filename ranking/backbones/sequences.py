@@ -14,11 +14,13 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
 
 from ranking.backbones.base import Backbone, Sides
-from ranking.backbones.losses import full_softmax_loss
+from ranking.backbones.losses import full_softmax_loss, sampled_softmax_loss
 from ranking.splits import Part, Split
-from reland_features.encoders.sasrec import sampled_softmax_loss, windows
+from reland_features.encoders.sasrec import windows
+from reland_features.errors import ConfigError
 
 _ROWS_PER_BLOCK = 1024
 
@@ -35,6 +37,8 @@ class Batch:
         int64 [T], places in the flattened [B * L] whose output predicts a target.
     targets, users : torch.Tensor
         int64 [T], item and user row of each.
+    places : numpy.ndarray
+        int64 [T], which of the training part's interactions each target is.
     negatives : torch.Tensor or None
         int64 [n], item rows that all targets share; None is the full softmax.
     """
@@ -43,6 +47,7 @@ class Batch:
     positions: torch.Tensor
     targets: torch.Tensor
     users: torch.Tensor
+    places: np.ndarray
     negatives: torch.Tensor | None
 
 
@@ -67,7 +72,7 @@ class SequentialBackbone(Backbone):
     negative_sampling : {"uniform", "popularity"}
         How they are drawn; the loss is corrected for it (`sampled_softmax_loss`).
 
-    Subclasses give `encode`.
+    Subclasses give `transform`.
     """
 
     def __init__(
@@ -81,6 +86,8 @@ class SequentialBackbone(Backbone):
         negatives: int = 0,
         negative_sampling: Literal["uniform", "popularity"] = "uniform",
     ) -> None:
+        if negative_sampling not in ("uniform", "popularity"):
+            raise ConfigError("no such negative_sampling", got=negative_sampling, expected="uniform or popularity")
         super().__init__(split, sides)
         self.length, self.batch_size, self.negatives = length, batch_size, negatives
         self.items = nn.Embedding(split.n_items, dimension)
@@ -94,6 +101,10 @@ class SequentialBackbone(Backbone):
 
     def encode(self, items: torch.Tensor, sequences: torch.Tensor) -> torch.Tensor:
         """Map item embeddings [I, d] and item rows [B, L] to outputs [B, L, d] that look at no later item."""
+        return self.transform(functional.embedding(sequences, items))
+
+    def transform(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Map the embeddings [B, L, d] of sequences to outputs [B, L, d] that look at no later item."""
         raise NotImplementedError
 
     def batches(self, generator: np.random.Generator) -> Iterator[Batch]:
@@ -106,16 +117,16 @@ class SequentialBackbone(Backbone):
         batches = np.split(order, np.flatnonzero(np.diff((done - 1) // self.batch_size)) + 1)
         for number in generator.permutation(len(batches)):
             rows = batches[number]
-            column = np.arange(lengths[rows].max())
-            inside = column < lengths[rows, None]
-            at = np.where(inside, starts[rows, None] + column, 0)
-            is_target = inside & (column >= fresh[rows, None])
-            users = np.broadcast_to(owners[rows, None], is_target.shape)[is_target]
+            sequences = left_aligned(self._history, starts[rows], lengths[rows])
+            column = np.arange(sequences.shape[1])
+            is_target = (column >= fresh[rows, None]) & (column < lengths[rows, None])
+            places = (starts[rows, None] + column)[is_target] + 1
             yield Batch(
-                torch.from_numpy(np.where(inside, self._history[at], 0)),
+                torch.from_numpy(sequences),
                 torch.from_numpy(np.flatnonzero(is_target)),
-                torch.from_numpy(self._history[at[is_target] + 1]),
-                torch.from_numpy(users),
+                torch.from_numpy(self._history[places]),
+                torch.from_numpy(np.broadcast_to(owners[rows, None], is_target.shape)[is_target]),
+                places,
                 self._draw(generator),
             )
 
@@ -152,11 +163,9 @@ class SequentialBackbone(Backbone):
         outputs = torch.zeros(self.split.n_users, items.shape[1])
         order = np.argsort(kept, kind="stable")
         order = order[kept[order] > 0]
-        for rows in np.array_split(order, max(1, len(order) // _ROWS_PER_BLOCK)):
-            column = np.arange(kept[rows].max(initial=0))
-            inside = column < kept[rows, None]
-            at = np.where(inside, (ends - kept)[rows, None] + column, 0)
-            hidden = self.encode(items, torch.from_numpy(np.where(inside, self.split.items[at], 0)))
+        for rows in np.array_split(order, -(-len(order) // _ROWS_PER_BLOCK)) if len(order) else []:
+            sequences = left_aligned(self.split.items, (ends - kept)[rows], kept[rows])
+            hidden = self.encode(items, torch.from_numpy(sequences))
             outputs[torch.from_numpy(rows)] = hidden[torch.arange(len(rows)), torch.from_numpy(kept[rows] - 1)]
         return outputs
 
@@ -165,6 +174,13 @@ class SequentialBackbone(Backbone):
             return None
         drawn = np.searchsorted(self._cumulative, generator.random(self.negatives), side="right")
         return torch.from_numpy(np.minimum(drawn, self.split.n_items - 1))
+
+
+def left_aligned(items: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Return ``items[starts[n]:starts[n] + lengths[n]]`` as rows, int64 [n, longest], zeros behind the shorter."""
+    column = np.arange(lengths.max())
+    inside = column < lengths[:, None]
+    return np.where(inside, items[np.where(inside, starts[:, None] + column, 0)], 0)
 
 
 def initialise(module: nn.Module) -> None:

@@ -5,9 +5,11 @@ import pytest
 import torch
 from scipy.special import erf
 from torch import nn
+from torch.nn import functional
 
 from ranking.backbones import build
 from ranking.backbones.base import NoSides
+from ranking.backbones.losses import info_nce
 from ranking.fitting import FitSettings, evaluate, fit
 from reland_features.errors import ConfigError
 
@@ -133,7 +135,7 @@ def test_a_cycle_is_learnt_and_seeds_repeat(name, negatives):
         runs.append(evaluate(backbone, "test").means())
     assert runs[0] == runs[1]
     assert runs[0]["hr@10_unmasked"] == 1.0
-    assert runs[0]["ndcg@10_unmasked"] > 0.9
+    assert runs[0]["ndcg@10_unmasked"] > 0.8  # a random order has 0.19; stopping early leaves it short of 1
 
 
 def test_sasrec_by_hand():
@@ -189,23 +191,97 @@ def test_gru4rec_by_hand():
     assert found.detach().numpy() == pytest.approx(np.array(outputs), abs=1e-6)
 
 
-def test_duorec_contrasts_histories_with_the_same_next_item(random_split):
+def test_duorec_contrasts_targets_with_other_histories_of_the_same_next_item(random_split):
     backbone = build("duorec", random_split, {**SMALL, "contrasts": 8})
     nexts = {}
     for user in range(random_split.n_users):
         start = random_split.offsets[user]
         history = random_split.items[start : start + random_split.training[user]].tolist()
         for place in range(1, len(history)):
-            nexts.setdefault(tuple(history[max(0, place - 6) : place]), set()).add(history[place])
-    different = 0
+            nexts.setdefault(history[place], []).append((user, tuple(history[max(0, place - 6) : place])))
+    contrasted, drawn = [], {}
     for batch, contrast in backbone.batches(np.random.default_rng(0)):
-        assert len(contrast.first) == min(8, len(batch.targets))
-        pairs = zip(contrast.first, contrast.first_last, contrast.second, contrast.second_last, strict=True)
-        for one, one_last, other, other_last in pairs:
-            first, second = tuple(one[: one_last + 1].tolist()), tuple(other[: other_last + 1].tolist())
-            assert nexts[first] & nexts[second]
-            different += first != second
-    assert different > 0
+        assert len(set(contrast.chosen.tolist())) == len(contrast.chosen) == min(8, len(batch.targets))
+        others = [
+            tuple(row[: end + 1].tolist())
+            for rows, last in zip(contrast.sequences, contrast.last, strict=True)
+            for row, end in zip(rows, last, strict=True)
+        ]
+        for chosen, other in zip(contrast.chosen, others, strict=True):
+            user, target = int(batch.users[chosen]), int(batch.targets[chosen])
+            found = [owner for owner, history in nexts[target] if history == other]
+            assert found
+            # every user took an item once at most here, so another place is another user's
+            assert found != [user] or len(nexts[target]) == 1
+            contrasted.append(target)
+            drawn.setdefault(target, set()).add(other)
+    assert len(set(contrasted)) > 20
+    assert max(len(others) for others in drawn.values()) > 1
+
+
+def test_duorec_contrasts_an_item_that_occurs_once_with_its_own_history():
+    split = make_split({"a": [0, 1, 8, 9], "b": [2, 3, 4, 8, 9]})
+    backbone = build("duorec", split, SMALL)
+    batch, contrast = next(iter(backbone.batches(np.random.default_rng(0))))
+    found = {
+        int(batch.targets[chosen]): rows[n, : last[n] + 1].tolist()
+        for chosen, (rows, last, n) in zip(
+            contrast.chosen,
+            [(r, e, n) for r, e in zip(contrast.sequences, contrast.last, strict=True) for n in range(len(e))],
+            strict=True,
+        )
+    }
+    assert found == {1: [0], 3: [2], 4: [2, 3]}
+
+
+def test_duorecs_loss_is_the_cross_entropy_and_the_weighted_contrast(random_split):
+    backbone = build("duorec", random_split, {**SMALL, "contrasts": 8, "weight": 0.3}).eval()
+    batch, contrast = next(iter(backbone.batches(np.random.default_rng(0))))
+    items = backbone.items.weight
+    with torch.no_grad():
+        outputs = backbone.encode(items, batch.sequences).flatten(0, 1)[batch.positions]
+        second = torch.stack(
+            [
+                backbone.encode(items, row[None, : end + 1])[0, -1]
+                for rows, last in zip(contrast.sequences, contrast.last, strict=True)
+                for row, end in zip(rows, last, strict=True)
+            ]
+        )
+        expected = functional.cross_entropy(outputs @ items.T, batch.targets)
+        expected += 0.3 * info_nce(outputs[contrast.chosen], second)
+        assert backbone.loss((batch, contrast)).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_dropout_changes_outputs_in_training_only(name, random_split):
+    backbone = build(name, random_split, SMALL)
+    sequence = torch.tensor([[3, 1, 4, 1, 5, 9]])
+    one, other = (backbone.encode(backbone.items.weight, sequence) for _ in range(2))
+    assert not torch.allclose(one, other)
+    backbone.eval()
+    one, other = (backbone.encode(backbone.items.weight, sequence) for _ in range(2))
+    assert torch.equal(one, other)
+
+
+def test_negatives_are_drawn_uniformly_or_by_popularity():
+    split = make_split({f"u{n}": [0, 1 + n % 2, 3, 4] for n in range(8)})  # trains on 0 eight times, 1 and 2 four
+    for sampling, expected in (("uniform", [0.2] * 5), ("popularity", [0.5, 0.25, 0.25, 0.0, 0.0])):
+        backbone = build("sasrec", split, {**SMALL, "negatives": 4, "negative_sampling": sampling})
+        generator = np.random.default_rng(0)
+        drawn = np.concatenate([next(iter(backbone.batches(generator))).negatives.numpy() for _ in range(1000)])
+        assert np.bincount(drawn, minlength=5) / len(drawn) == pytest.approx(expected, abs=0.02)
+    with pytest.raises(ConfigError, match="negative_sampling"):
+        build("sasrec", split, {"negative_sampling": "log"})
+
+
+def test_norm_first_normalises_before_each_sublayer_and_at_the_end(random_split):
+    model = build("sasrec", random_split, {**SMALL, "layers": 1, "norm_first": True}, seed=2).eval()
+    with torch.no_grad():
+        for weight in (model.blocks[0].outward.weight, model.blocks[0].second.weight):
+            weight.zero_()  # sublayers add nothing: what is left is the residual path
+        inputs = model.items.weight[torch.tensor([[2, 0, 1]])] + model.positions.weight[:3]
+        expected = model.output_norm(model.input_norm(inputs))
+        torch.testing.assert_close(model.encode(model.items.weight, torch.tensor([[2, 0, 1]])), expected)
 
 
 def test_heads_that_do_not_divide_the_dimension_are_refused(toy):
