@@ -14,7 +14,9 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize("name", ["own_encoder.py", "own_llm.py", "own_ranker.py", "wrap_your_ranker.py", "own_llm_server.toml"])
+@pytest.mark.parametrize(
+    "name", ["own_encoder.py", "own_llm.py", "own_ranker.py", "wrap_your_ranker.py", "own_llm_server.toml"]
+)
 def test_an_example_stands_in_the_readme_as_it_is(name):
     assert (ROOT / "examples" / name).read_text().rstrip() in README
 
