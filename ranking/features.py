@@ -11,7 +11,7 @@ import polars as pl
 from ranking.compact_views import FeaturesError, read_view, vectors
 from ranking.project import RankingProject
 from ranking.splits import Split
-from reland_features.artifacts import Artifact, ArtifactStore
+from reland_features.artifacts import ArtifactStore
 from reland_features.columns import ITEM_ATTRIBUTES, SEED_RATIONALE, USER_SEED_MATCH
 from reland_features.encoders.base import BehaviorVectors
 from reland_features.errors import ArtifactError
@@ -19,7 +19,15 @@ from reland_features.feature_store import open_store
 from reland_features.index.exact import ExactIndex
 from reland_features.pool import ReasoningPool
 
-__all__ = ["FeaturesError", "RankerFeatures", "Rationales", "load_features", "top_k"]
+__all__ = [
+    "FeaturesError",
+    "RankerFeatures",
+    "Rationales",
+    "load_features",
+    "pool_and_vectors",
+    "rationales_of_seeds",
+    "top_k",
+]
 
 _QUERIES = 2048
 
@@ -151,7 +159,7 @@ def load_features(project: RankingProject, split: Split) -> RankerFeatures:
     _check_pool(matches["pool_version"], project)
     items = read_view(store, ITEM_ATTRIBUTES.name, "item_id", split.item_ids, ["item_text_embedding"], project.as_of)
     item_text, _ = vectors(items["item_text_embedding"], f"{ITEM_ATTRIBUTES.name}:item_text_embedding")
-    rationales = _of_seeds(project, matches.select("seed_user_id").to_numpy(), np.ones((matches.height, 1)))
+    rationales = rationales_of_seeds(project, matches.select("seed_user_id").to_numpy(), np.ones((matches.height, 1)))
     return RankerFeatures(item_text, rationales, project.features_run, project.pool_version)
 
 
@@ -175,8 +183,7 @@ def top_k(project: RankingProject, split: Split, k: int, *, temperature: float =
     ArtifactError
         The folder of the pool or of the behaviour vectors is gone.
     """
-    pool_artifact, encoded = _pool_artifacts(project)
-    pool = ReasoningPool.read(pool_artifact.path)
+    pool, behavior = pool_and_vectors(project)
     if not 1 <= k <= pool.frame.height or temperature <= 0:
         raise FeaturesError(
             "there are no such nearest seeds",
@@ -184,7 +191,6 @@ def top_k(project: RankingProject, split: Split, k: int, *, temperature: float =
             got=f"k = {k}, temperature = {temperature}",
             expected=f"k from 1 to {pool.frame.height}, a temperature above 0",
         )
-    behavior = BehaviorVectors.read(encoded.table("behavior_vectors"), encoded.manifest["encoder_id"], pool.as_of)
     index = ExactIndex()
     index.build("pool", pool.frame["seed_user_id"], pool.vectors)
     seeds = np.full((split.n_users, k), None, dtype=object)
@@ -195,11 +201,24 @@ def top_k(project: RankingProject, split: Split, k: int, *, temperature: float =
         found = index.search("pool", behavior.vectors[part["vector"].to_numpy()], k)
         seeds[part["row"].to_numpy()], cosines[part["row"].to_numpy()] = found
     weights = np.exp((cosines - cosines[:, :1]) / temperature)
-    return _of_seeds(project, seeds, weights)
+    return rationales_of_seeds(project, seeds, weights)
 
 
-def _of_seeds(project: RankingProject, seeds: np.ndarray, weights: np.ndarray) -> Rationales:
-    """Look the seeds' embeddings up; ids [U, k], None for none, and weights [U, k] of any sum."""
+def rationales_of_seeds(project: RankingProject, seeds: np.ndarray, weights: np.ndarray) -> Rationales:
+    """Look the embeddings of seeds' rationales up in Feast.
+
+    Parameters
+    ----------
+    seeds : numpy.ndarray
+        Ids of seed users [U, k], None for none.
+    weights : numpy.ndarray
+        float [U, k] of any sum above 0.
+
+    Raises
+    ------
+    FeaturesError
+        There is no seed, none has an embedding, or Feast joins another pool than the project's.
+    """
     wanted = pl.Series("seed_user_id", seeds.ravel().tolist(), dtype=pl.String)
     distinct = wanted.drop_nulls().unique().sort()
     if not len(distinct):
@@ -241,14 +260,22 @@ def _check_pool(versions: pl.Series, project: RankingProject) -> None:
         )
 
 
-def _pool_artifacts(project: RankingProject) -> tuple[Artifact, Artifact]:
-    """Return the finished folders of the project's pool and of the behaviour vectors it was made with."""
+def pool_and_vectors(project: RankingProject) -> tuple[ReasoningPool, BehaviorVectors]:
+    """Read the project's pool and the behaviour vectors it was made with.
+
+    Raises
+    ------
+    ArtifactError
+        One of their folders is gone.
+    """
     store = ArtifactStore(project.root / ".reland" / "artifacts")
-    for pool in store.all("reasoning_pool"):
-        if pool.manifest["pool_version"] == project.pool_version:
-            encoded = [store.find("behavior_vectors", name) for name in pool.manifest["inputs"]]
-            if found := [artifact for artifact in encoded if artifact]:
-                return pool, found[0]
+    for artifact in store.all("reasoning_pool"):
+        if artifact.manifest["pool_version"] == project.pool_version:
+            encoded = [store.find("behavior_vectors", name) for name in artifact.manifest["inputs"]]
+            if found := [each for each in encoded if each]:
+                pool = ReasoningPool.read(artifact.path)
+                table, encoder = found[0].table("behavior_vectors"), found[0].manifest["encoder_id"]
+                return pool, BehaviorVectors.read(table, encoder, pool.as_of)
     raise ArtifactError(
         "the pool or its behaviour vectors are not there",
         where=str(store.root),

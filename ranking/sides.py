@@ -27,7 +27,7 @@ class FeatureSides:
     item_text : numpy.ndarray or None
         float32 [I, D], from `RankerFeatures`.
     rationales : Rationales or None
-        Of the split's users.
+        Of the split's users, or of its interactions where `by_event`.
     fusion : {"attention", "concat", "gate", "none"}
         How the FusionLayer of Eq. (4) combines; "none" leaves user vectors alone.
     output : {"none", "cross", "kar", "slim"}
@@ -38,6 +38,9 @@ class FeatureSides:
         Of the projected rationale in the FusionLayer.
     cross_width : int
         Columns that "cross" appends.
+    by_event : bool
+        Whether there is a rationale for every interaction (`ranking.point_in_time`), which only sequential
+        backbones can read.
 
     Raises
     ------
@@ -55,6 +58,7 @@ class FeatureSides:
         on_items: bool = True,
         dropout: float = 0.0,
         cross_width: int = 32,
+        by_event: bool = False,
     ) -> None:
         if output not in get_args(Output):
             raise FeaturesError("there is no such output", got=output, expected=", ".join(get_args(Output)))
@@ -69,6 +73,7 @@ class FeatureSides:
         self._item_text, self._rationales = item_text, rationales
         self._fusion, self._output, self._on_items = fusion, output, on_items
         self._dropout, self._cross_width = dropout, cross_width
+        self.by_event = by_event
 
     def items(self, dimension: int) -> nn.Module:
         """Return a module: item ID table [I, d] → item embeddings [I, d]."""

@@ -48,10 +48,14 @@ def build(
     Raises
     ------
     ConfigError
-        No such backbone, or no such option.
+        No such backbone, or no such option, or features by event for a backbone that knows no order.
     """
     if name not in _CLASSES:
         raise ConfigError("no such backbone", got=name, expected=sorted(_CLASSES))
+    if sides is not None and sides.by_event and name not in SEQUENTIAL:
+        raise ConfigError(
+            "this backbone reads users, not their moments", got=name, expected=f"one of {', '.join(SEQUENTIAL)}"
+        )
     kind: type[Backbone] = getattr(importlib.import_module(f"ranking.backbones.{name}"), _CLASSES[name])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -38,6 +38,10 @@ class OutputSide(Protocol):
 class Sides(Protocol):
     """Makes the modules by which features come in; each call makes a new module with its own weights."""
 
+    by_event: bool
+    """Whether users' features change with time: sequential backbones then give, for user rows, the rows of the
+    last interaction that an output has read (of `Split.items`; -1 is none)."""
+
     def items(self, dimension: int) -> nn.Module:
         """Return a module: item ID table [I, d] → item embeddings [I, d]."""
 
@@ -50,6 +54,8 @@ class Sides(Protocol):
 
 class NoSides:
     """ID only: three identities."""
+
+    by_event = False
 
     def items(self, dimension: int) -> nn.Module:
         """Return the identity."""

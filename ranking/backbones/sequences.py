@@ -95,6 +95,8 @@ class SequentialBackbone(Backbone):
         self.output_side = self.sides.output(dimension)
         _, self._history = split.training_pairs()
         self._starts = np.cumsum(split.training) - split.training
+        # From places in the training part to places in all parts: what a user has in the others lies between.
+        self._shift = np.repeat(split.offsets[:-1] - self._starts, split.training)
         popular = np.bincount(self._history, minlength=split.n_items) / len(self._history)
         self._chance = popular if negative_sampling == "popularity" else np.full(split.n_items, 1 / split.n_items)
         self._cumulative = np.cumsum(self._chance)
@@ -138,7 +140,8 @@ class SequentialBackbone(Backbone):
 
     def cross_entropy(self, outputs: torch.Tensor, items: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Return the loss of outputs [T, d] at a batch's positions, once users' features have come in."""
-        users = self.output_side.users(self.user_side(outputs, batch.users), batch.users)
+        rows = torch.from_numpy((batch.places - 1) + self._shift[batch.places]) if self.sides.by_event else batch.users
+        users = self.output_side.users(self.user_side(outputs, rows), rows)
         candidates = self.output_side.items(items)
         if batch.negatives is None:
             return full_softmax_loss(users, candidates, batch.targets)
@@ -153,7 +156,7 @@ class SequentialBackbone(Backbone):
         """
         items = self.item_side(self.items.weight)
         outputs = self.last_outputs(items, part)
-        rows = torch.arange(len(outputs))
+        rows = torch.from_numpy(self._last_events(part)) if self.sides.by_event else torch.arange(len(outputs))
         return self.output_side.users(self.user_side(outputs, rows), rows), self.output_side.items(items)
 
     def last_outputs(self, items: torch.Tensor, part: Part) -> torch.Tensor:
@@ -168,6 +171,11 @@ class SequentialBackbone(Backbone):
             hidden = self.encode(items, torch.from_numpy(sequences))
             outputs[torch.from_numpy(rows)] = hidden[torch.arange(len(rows)), torch.from_numpy(kept[rows] - 1)]
         return outputs
+
+    def _last_events(self, part: Part) -> np.ndarray:
+        """Return the place of each user's last interaction before a part, int64 [U]; -1 where there is none."""
+        lengths = self.split.history_lengths(part)
+        return np.where(lengths > 0, self.split.offsets[:-1] + lengths - 1, -1)
 
     def _draw(self, generator: np.random.Generator) -> torch.Tensor | None:
         if not self.negatives or self.negatives >= self.split.n_items:

@@ -11,6 +11,7 @@ from ranking.experiments.runs import RunSpec
 from ranking.experiments.seed_subset import subset_rationales
 from ranking.experiments.variants import variant
 from ranking.features import RankerFeatures, Rationales, load_features, top_k
+from ranking.point_in_time import rationales_at_events
 from ranking.project import RankingProject
 from ranking.sides import FeatureSides
 from ranking.splits import Split
@@ -54,6 +55,7 @@ def sides_of(root: Path, spec: RunSpec) -> Sides | None:
         fusion="attention" if chosen.fusion else "none",
         output=chosen.output,
         on_items=chosen.item_text,
+        by_event=chosen.texts == "dated",
     )
 
 
@@ -62,7 +64,12 @@ def rationales_of(root: Path, spec: RunSpec) -> Rationales | None:
     chosen = variant(spec.variant)
     if chosen.texts == "none":
         return None
-    if chosen.texts == "top3":
+    if chosen.texts == "dated":
+        split = load_split(root)
+        found = rationales_at_events(
+            open_project(root), split if not spec.keep_last else split.keep_last(spec.keep_last)
+        )
+    elif chosen.texts == "top3":
         found = top_k(open_project(root), load_split(root), 3)
     elif chosen.texts == "own":
         found = own_rationales(open_project(root), load_split(root), _features(root).rationales)

@@ -12,7 +12,7 @@ from typing import Literal
 
 from reland_features.errors import ConfigError
 
-Texts = Literal["none", "matched", "top3", "own"]
+Texts = Literal["none", "matched", "dated", "top3", "own"]
 Control = Literal["", "shuffled", "constant"]
 Output = Literal["none", "cross", "kar", "slim"]
 
@@ -28,8 +28,9 @@ class Variant:
     item_text : bool
         Whether items carry f_item.
     texts : str
-        Which rationale each user has: that of the most similar seed (Eq. 3), those of three seeds, or only
-        seed users have one, their own.
+        Which rationale each user has: that of the most similar seed (Eq. 3), the same as it would have been
+        matched after each event (`ranking.point_in_time`), those of three seeds, or only seed users have one,
+        their own.
     control : str
         What was done to the texts.
     fusion : bool
@@ -84,6 +85,7 @@ VARIANTS: dict[str, Variant] = {
     "id": Variant("ID-only"),
     "f_item": Variant("+ f_item", item_text=True, base="id"),
     **_with_controls("reland", "+ ReLand"),
+    **_with_controls("reland_dated", "+ ReLand, point in time", texts="dated", prefix="dated"),
     **_with_controls("reland_without_items", "ReLand w/o f_item", base="id", item_text=False, prefix="without_items"),
     **_with_controls("reland_cross", "+ ReLand + cross", output="cross", prefix="cross"),
     **_with_controls("reland_top3", "+ ReLand, 3 seeds", texts="top3", prefix="top3"),

@@ -123,6 +123,63 @@ def test_features_come_in_at_every_position_and_at_the_output(name, random_split
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_features_by_event_are_those_of_the_last_interaction_that_an_output_has_read(name, random_split):
+    seen = []
+
+    class Users(nn.Module):
+        def forward(self, vectors, rows):
+            seen.append(rows)
+            return vectors
+
+    class Sides(NoSides):
+        by_event = True
+
+        def users(self, dimension):
+            return Users()
+
+    owner = np.repeat(np.arange(random_split.n_users), np.diff(random_split.offsets))
+    backbone = build(name, random_split, SMALL, sides=Sides())
+    for item in backbone.batches(np.random.default_rng(0)):
+        batch = batch_of(item)
+        backbone.loss(item)
+        rows = seen[-1].numpy()
+        assert owner[rows].tolist() == batch.users.tolist()
+        assert random_split.items[rows].tolist() == batch.sequences.flatten()[batch.positions].tolist()
+        assert random_split.items[rows + 1].tolist() == batch.targets.tolist()
+    for part in ("validation", "test"):
+        backbone.representations(part)
+        ends = random_split.offsets[:-1] + random_split.history_lengths(part)
+        assert seen[-1].tolist() == (ends - 1).tolist()
+
+
+def test_nobody_has_features_before_a_first_interaction():
+    rows = []
+
+    class Users(nn.Module):
+        def forward(self, vectors, given):
+            rows.append(given.tolist())
+            return vectors
+
+    class Sides(NoSides):
+        by_event = True
+
+        def users(self, dimension):
+            return Users()
+
+    split = make_split({"a": [0, 1], "b": [0, 1, 2]})
+    build("sasrec", split, SMALL, sides=Sides()).eval().representations("validation")
+    assert rows == [[-1, 2]]
+
+
+def test_a_backbone_without_order_cannot_read_features_by_event(random_split):
+    class Sides(NoSides):
+        by_event = True
+
+    with pytest.raises(ConfigError, match="reads users, not their moments"):
+        build("lightgcn", random_split, sides=Sides())
+
+
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("negatives", [0, 12])
 def test_a_cycle_is_learnt_and_seeds_repeat(name, negatives):
     split = make_split({f"u{n:02}": [(n + step) % 24 for step in range(10)] for n in range(48)})

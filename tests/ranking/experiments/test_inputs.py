@@ -13,7 +13,8 @@ from ranking.backbones.base import First, SameOutput
 from ranking.experiments.inputs import own_rationales, rationales_of, sides_of
 from ranking.experiments.runs import RunSpec
 from ranking.experiments.seed_subset import PoolFolder, subset_rationales
-from ranking.features import load_features
+from ranking.features import load_features, pool_and_vectors
+from ranking.point_in_time import folded_in, rationales_at_events
 from ranking.project import RankingProject
 from ranking.splits import Split
 from reland_features.errors import ArtifactError, ConfigError
@@ -43,6 +44,32 @@ def test_fewer_seeds_are_the_first_drawn_and_every_user_meets_the_nearest(prepar
     number = [int(user[1:]) % 6 for user in split.user_ids]
     expected = np.array([embedding[f"u{max(n, 3)}"] for n in number], dtype=np.float32)
     np.testing.assert_array_equal(texts(subset_rationales(project, split, 0.5)), expected)
+
+
+def test_at_each_event_the_nearest_seed_but_never_ones_own_text_of_later(prepared, project, split):
+    given = rationales_at_events(project, split)
+    pool, behavior = pool_and_vectors(project)
+    vectors = np.zeros((split.n_users, 2))
+    for user, vector in zip(behavior.user_ids, behavior.vectors, strict=True):
+        vectors[split.user_ids.to_list().index(user)] = vector / np.linalg.norm(vector)
+    moments, users = folded_in(split, vectors)
+    embedding = dict(prepared.toy.pool.select("seed_user_id", "rationale_embedding").iter_rows())
+    last = dict(zip(split.user_ids, split.offsets[:-1] + split.training - 1, strict=True))
+    own_later = own_now = 0
+    for event, (moment, user) in enumerate(zip(moments, split.user_ids.gather(users), strict=True)):
+        cosine = {
+            seed: moments[last[seed]] @ moment / np.linalg.norm(moments[last[seed]]) / np.linalg.norm(moment)
+            for seed in pool.frame["seed_user_id"]
+            if seed != user or event >= last[user]
+        }
+        best = max(cosine.values())
+        near = [seed for seed, value in cosine.items() if value > best - 1e-9]
+        found = given.embeddings[given.rows[event, 0]].tolist()
+        assert found in [embedding[seed] for seed in near]
+        own_later += user in embedding and event < last[user] and len(cosine) == 5
+        own_now += found == embedding.get(user)
+    assert own_later > 6
+    assert own_now > 3
 
 
 def test_own_keeps_the_texts_of_seeds_alone(prepared, project, split):
