@@ -10,6 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
+from reland_features.commands.options import AsOf, Json, Overrides, ProjectDir
+from reland_features.commands.options import say as _say
+from reland_features.commands.rationales import rationales
 from reland_features.errors import RelandError
 from reland_features.process import leave
 
@@ -20,13 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-rationales = typer.Typer(help="Rationales that another system wrote.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(rationales, name="rationales")
-
-ProjectDir = Annotated[Path, typer.Option("--project", "-C", help="Project folder.", show_default="this folder")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting.")]
-AsOf = Annotated[str | None, typer.Option("--as-of", help="Use behaviour up to this instant (ISO, UTC).")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
 
 def main() -> None:
@@ -176,30 +173,6 @@ def generate(
     print(json.dumps(plan) if as_json else "\n".join(f"{key:<28}{value}" for key, value in plan.items()))
 
 
-@rationales.command("import")
-def import_rationales(
-    file: Annotated[Path, typer.Argument(help="Parquet or JSONL: user_id, text or steps, model.")],
-    project: ProjectDir = Path(),
-    model: Annotated[str | None, typer.Option(help="Who wrote the texts, where the file has no such column.")] = None,
-    skip_unknown: Annotated[bool, typer.Option("--skip-unknown", help="Leave out users not in the project.")] = False,
-    overrides: Overrides = None,
-    as_json: Json = False,
-) -> None:
-    """Bring in rationales that another system wrote, instead of asking an LLM for them."""
-    from reland_features.imported_texts import import_texts
-    from reland_features.project import Project
-
-    made = import_texts(Project.open(project, overrides or ()), file, model=model, skip_unknown=skip_unknown)
-    texts, both, models = (made.facts[name] for name in ("texts", "with_step2", "models"))
-    if as_json:
-        facts = {"texts": texts, "with_step2": both, "models": models}
-        print(json.dumps({"import": made.id, **facts, "settings": made.settings}))
-        return
-    _say(f"{texts:,} texts by {', '.join(models)}: {both:,} with both steps, {texts - both:,} with Step 1 only")
-    lines = "\n".join(f"{key} = {json.dumps(value)}" for key, value in made.settings.items())
-    _say(f"\nin reland.toml:\n\n[rationales]\n{lines}\n\nthen: reland run")
-
-
 def _stage(until: str, summary: str) -> Callable[..., None]:
     def command(
         project: ProjectDir = Path(), as_of: AsOf = None, overrides: Overrides = None, as_json: Json = False
@@ -254,7 +227,3 @@ def demo(
     done = _run(directory, None, None, as_json, "report")
     _say(f"\nreport: {done.report}")
     _say(f"look at a user: reland explain {done.example_user()} --project {directory}")
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)

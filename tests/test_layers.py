@@ -38,7 +38,8 @@ stages/__init__
 evaluation dry_run check
 report/collect
 pipeline
-console
+console commands/__init__ commands/options
+commands/rationales
 cli
 __main__
 """

@@ -1,0 +1,24 @@
+"""Options that commands share."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ProjectDir = Annotated[Path, typer.Option("--project", "-C", help="Project folder.", show_default="this folder")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting.")]
+AsOf = Annotated[str | None, typer.Option("--as-of", help="Use behaviour up to this instant (ISO, UTC).")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+
+
+def group(summary: str) -> typer.Typer:
+    """Return an empty group of commands."""
+    return typer.Typer(help=summary, no_args_is_help=True, rich_markup_mode=None)
+
+
+def say(text: str) -> None:
+    """Print for people: on stderr, so that stdout is for `--json` alone."""
+    print(text, file=sys.stderr)

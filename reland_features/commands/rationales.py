@@ -1,0 +1,37 @@
+"""`reland rationales`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reland_features.commands.options import Json, Overrides, ProjectDir, group, say
+
+rationales = group("Rationales that another system wrote.")
+
+
+@rationales.command("import")
+def import_rationales(
+    file: Annotated[Path, typer.Argument(help="Parquet or JSONL: user_id, text or steps, model.")],
+    project: ProjectDir = Path(),
+    model: Annotated[str | None, typer.Option(help="Who wrote the texts, where the file has no such column.")] = None,
+    skip_unknown: Annotated[bool, typer.Option("--skip-unknown", help="Leave out users not in the project.")] = False,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Bring in rationales that another system wrote, instead of asking an LLM for them."""
+    from reland_features.imported_texts import import_texts
+    from reland_features.project import Project
+
+    made = import_texts(Project.open(project, overrides or ()), file, model=model, skip_unknown=skip_unknown)
+    texts, both, models = (made.facts[name] for name in ("texts", "with_step2", "models"))
+    if as_json:
+        facts = {"texts": texts, "with_step2": both, "models": models}
+        print(json.dumps({"import": made.id, **facts, "settings": made.settings}))
+        return
+    say(f"{texts:,} texts by {', '.join(models)}: {both:,} with both steps, {texts - both:,} with Step 1 only")
+    lines = "\n".join(f"{key} = {json.dumps(value)}" for key, value in made.settings.items())
+    say(f"\nin reland.toml:\n\n[rationales]\n{lines}\n\nthen: reland run")
