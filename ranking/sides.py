@@ -99,7 +99,9 @@ class FeatureSides:
 class ItemFeatures(nn.Module):
     """`+ f_item`: Linear([e_i; f_i]), the item ID embedding concatenated with the encoded text, back to d.
 
-    It starts as the ID embedding alone: the identity on e_i, zero on f_i.
+    W_e e_i + W_f f_i with W_e the identity: e_i is free, so another W_e is only another table of e_i. To learn
+    both made things worse (LightGCN on Beauty, 30 epochs: validation NDCG@10 .0283 with W_e, .0339 without),
+    because every step of W_e moves all items at once. W_f starts at zero: as the ID embedding alone.
 
     Parameters
     ----------
@@ -112,15 +114,11 @@ class ItemFeatures(nn.Module):
     def __init__(self, dimension: int, item_text: np.ndarray) -> None:
         super().__init__()
         self.texts = ItemTexts(item_text)
-        # Linear([e; f]) in two parts, which saves laying [I, d + D] out anew in every step.
-        self.ids = nn.Linear(dimension, dimension, bias=False)
         self.text = nn.Linear(self.texts.width, dimension)
-        with torch.no_grad():
-            self.ids.weight.copy_(torch.eye(dimension))
-            self.text.weight.zero_()
-            self.text.bias.zero_()
+        nn.init.zeros_(self.text.weight)
+        nn.init.zeros_(self.text.bias)
 
     def forward(self, table: torch.Tensor) -> torch.Tensor:
         """Map the item ID table [I, d] to item embeddings [I, d]."""
         self.texts.check(table)
-        return self.ids(table) + self.text(self.texts.table)
+        return table + self.text(self.texts.table)

@@ -27,14 +27,13 @@ def test_item_features_start_as_the_id_embedding():
     assert torch.equal(FeatureSides(ITEMS, None).items(DIMENSION)(TABLE), TABLE)
 
 
-def test_item_features_are_a_linear_map_of_the_concatenation():
+def test_item_features_add_a_linear_map_of_the_text():
     items = FeatureSides(ITEMS, None).items(DIMENSION)
     with torch.no_grad():
         for value in items.parameters():
             value.normal_()
     scaled = np.vstack([TextScale.of(ITEMS[:6])(ITEMS[:6]), np.zeros((1, D))])
-    weight = np.concatenate([items.ids.weight.detach(), items.text.weight.detach()], axis=1)
-    expected = np.concatenate([TABLE, scaled], axis=1) @ weight.T + items.text.bias.detach().numpy()
+    expected = TABLE.numpy() + scaled @ items.text.weight.detach().numpy().T + items.text.bias.detach().numpy()
     np.testing.assert_allclose(items(TABLE).detach(), expected, atol=1e-5)
 
 
