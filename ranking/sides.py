@@ -7,6 +7,7 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
 
 from ranking.adaptors import kar, slim
 from ranking.backbones.base import First, SameOutput
@@ -76,9 +77,9 @@ class FeatureSides:
         self.by_event = by_event
 
     def items(self, dimension: int) -> nn.Module:
-        """Return a module: item ID table [I, d] → item embeddings [I, d]."""
+        """Return a module: (item ID embeddings [n, d], item rows int64 [n], or none for all) → [n, d]."""
         if self._item_text is None or not self._on_items:
-            return nn.Identity()
+            return First()
         return ItemFeatures(dimension, self._item_text)
 
     def users(self, dimension: int) -> nn.Module:
@@ -118,7 +119,8 @@ class ItemFeatures(nn.Module):
         nn.init.zeros_(self.text.weight)
         nn.init.zeros_(self.text.bias)
 
-    def forward(self, table: torch.Tensor) -> torch.Tensor:
-        """Map the item ID table [I, d] to item embeddings [I, d]."""
-        self.texts.check(table)
-        return table + self.text(self.texts.table)
+    def forward(self, vectors: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
+        """Map item ID embeddings [n, d] of item rows [n], or of all items, to item embeddings [n, d]."""
+        texts = self.texts.table if rows is None else functional.embedding(rows, self.texts.table)
+        self.texts.check(vectors, len(texts))
+        return vectors + self.text(texts)

@@ -150,11 +150,12 @@ class ItemTexts(nn.Module):
         """Numbers per text, D."""
         return int(self.table.shape[1])
 
-    def check(self, vectors: torch.Tensor) -> None:
-        """Raise FeaturesError unless there is one item vector per text."""
-        if len(vectors) != len(self.table):
+    def check(self, vectors: torch.Tensor, wanted: int | None = None) -> None:
+        """Raise FeaturesError unless there is one item vector per text, or as many as wanted."""
+        wanted = len(self.table) if wanted is None else wanted
+        if len(vectors) != wanted:
             raise FeaturesError(
-                "item vectors and item texts differ in number", got=f"{len(vectors):,}", expected=f"{len(self.table):,}"
+                "item vectors and item texts differ in number", got=f"{len(vectors):,}", expected=f"{wanted:,}"
             )
 
 

@@ -3,8 +3,8 @@
 A backbone never knows what a rationale is. It asks `Sides` for three modules, which are identities when
 there are no features:
 
-* ``sides.items(d)`` maps the item ID table [I, d] to item embeddings [I, d] (`+ f_item`), wherever the model
-  reads an item;
+* ``sides.items(d)`` maps item ID embeddings [n, d] of item rows [n], or of all items, to item embeddings [n, d]
+  (`+ f_item`), wherever the model reads an item;
 * ``sides.users(d)`` maps user vectors [n, d] and their user rows [n] to [n, d] (the FusionLayer of Eq. 4-5):
   collaborative backbones apply it to the user ID table, sequential ones, which have none, to the sequence
   output at every position;
@@ -43,7 +43,7 @@ class Sides(Protocol):
     last interaction that an output has read (of `Split.items`; -1 is none)."""
 
     def items(self, dimension: int) -> nn.Module:
-        """Return a module: item ID table [I, d] → item embeddings [I, d]."""
+        """Return a module: (item ID embeddings [n, d], item rows int64 [n], or none for all) → [n, d]."""
 
     def users(self, dimension: int) -> nn.Module:
         """Return a module: (user vectors [n, d], user rows int64 [n]) → [n, d]."""
@@ -58,8 +58,8 @@ class NoSides:
     by_event = False
 
     def items(self, dimension: int) -> nn.Module:
-        """Return the identity."""
-        return nn.Identity()
+        """Return the identity on the first argument."""
+        return First()
 
     def users(self, dimension: int) -> nn.Module:
         """Return the identity on the first argument."""
@@ -73,7 +73,7 @@ class NoSides:
 class First(nn.Module):
     """Return the first argument."""
 
-    def forward(self, vectors: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    def forward(self, vectors: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
         """Return `vectors`."""
         return vectors
 

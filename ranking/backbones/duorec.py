@@ -84,14 +84,14 @@ class DuoRec(SASRec):
     def loss(self, batch: tuple[Batch, Contrast]) -> torch.Tensor:  # type: ignore[override]
         """Return CE + weight · InfoNCE."""
         ordinary, contrast = batch
-        items = self.item_side(self.items.weight)
-        # One gather for all: each has a gradient as large as the item table.
-        sequences = (ordinary.sequences, *contrast.sequences)
+        items, ordinary, others = self.items_of(ordinary, *contrast.sequences)
+        # One gather for all: each has a gradient as large as the table of items.
+        sequences = (ordinary.sequences, *others)
         inputs = functional.embedding(torch.cat([rows.flatten() for rows in sequences]), items)
         parts = inputs.split([rows.numel() for rows in sequences])
-        own, *others = [self.transform(part.view(*rows.shape, -1)) for part, rows in zip(parts, sequences, strict=True)]
+        own, *views = [self.transform(part.view(*rows.shape, -1)) for part, rows in zip(parts, sequences, strict=True)]
         outputs = own.flatten(0, 1)[ordinary.positions]
-        second = [other[torch.arange(len(last)), last] for other, last in zip(others, contrast.last, strict=True)]
+        second = [view[torch.arange(len(last)), last] for view, last in zip(views, contrast.last, strict=True)]
         contrastive = info_nce(outputs[contrast.chosen], torch.cat(second))
         return self.cross_entropy(outputs, items, ordinary) + self.weight * contrastive
 

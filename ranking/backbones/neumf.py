@@ -64,7 +64,9 @@ class NeuMF(PairwiseBackbone):
 
     def forward(self, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
         """Return the scores of user rows [B] with item rows [B], float32 [B]."""
-        (gmf_user, mlp_user), (gmf_items, mlp_items) = self._users(users), self._items()
+        # An output side maps the table of all items; without one, those that are scored are enough.
+        rows, items = torch.unique(items, return_inverse=True) if self._plain else (None, items)
+        (gmf_user, mlp_user), (gmf_items, mlp_items) = self._users(users), self._items(rows)
         hidden = torch.cat([mlp_user, functional.embedding(items, mlp_items)], dim=1)
         for layer in self.layers:
             hidden = functional.relu(layer(dropped(hidden, self.rate, self.training)))
@@ -121,6 +123,9 @@ class NeuMF(PairwiseBackbone):
         gmf, mlp = (side(table(rows), rows) for table, side in zip(self.users, self.user_sides, strict=True))
         return gmf, mlp
 
-    def _items(self) -> tuple[torch.Tensor, torch.Tensor]:
-        gmf, mlp = (side(table.weight) for table, side in zip(self.items, self.item_sides, strict=True))
+    def _items(self, rows: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        gmf, mlp = (
+            side(table.weight if rows is None else table(rows), rows)
+            for table, side in zip(self.items, self.item_sides, strict=True)
+        )
         return gmf, mlp

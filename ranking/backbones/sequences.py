@@ -8,7 +8,7 @@ of like length share a batch, so that hardly anything is padding.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ranking.backbones.base import Backbone, Sides
+from ranking.backbones.base import Backbone, SameOutput, Sides
 from ranking.backbones.losses import full_softmax_loss, sampled_softmax_loss
 from ranking.splits import Part, Split
 from reland_features.encoders.sasrec import windows
@@ -39,8 +39,9 @@ class Batch:
         int64 [T], item and user row of each.
     places : numpy.ndarray
         int64 [T], which of the training part's interactions each target is.
-    negatives : torch.Tensor or None
-        int64 [n], item rows that all targets share; None is the full softmax.
+    negatives, log_q : torch.Tensor or None
+        int64 [n], item rows that all targets share, and the logarithms of how often each was to be expected;
+        None is the full softmax.
     """
 
     sequences: torch.Tensor
@@ -49,6 +50,7 @@ class Batch:
     users: torch.Tensor
     places: np.ndarray
     negatives: torch.Tensor | None
+    log_q: torch.Tensor | None
 
 
 class SequentialBackbone(Backbone):
@@ -129,25 +131,38 @@ class SequentialBackbone(Backbone):
                 torch.from_numpy(self._history[places]),
                 torch.from_numpy(np.broadcast_to(owners[rows, None], is_target.shape)[is_target]),
                 places,
-                self._draw(generator),
+                *self._draw(generator),
             )
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """Return the cross-entropy of the targets."""
-        items = self.item_side(self.items.weight)
+        items, batch, _ = self.items_of(batch)
         outputs = self.encode(items, batch.sequences).flatten(0, 1)[batch.positions]
         return self.cross_entropy(outputs, items, batch)
+
+    def items_of(self, batch: Batch, *more: torch.Tensor) -> tuple[torch.Tensor, Batch, tuple[torch.Tensor, ...]]:
+        """Return the item embeddings of a step [n, d], and the batch and more sequences with rows of these.
+
+        They are those that are named, so that item features are encoded for some hundreds and not for all. The
+        full softmax and an output side read all items: there rows stay as they are.
+        """
+        if batch.negatives is None or not isinstance(self.output_side, SameOutput):
+            return self.item_side(self.items.weight), batch, more
+        named = (batch.targets, batch.negatives, batch.sequences, *more)
+        rows, places = torch.unique(torch.cat([each.flatten() for each in named]), return_inverse=True)
+        parts = places.split([each.numel() for each in named])
+        targets, negatives, sequences, *others = (p.view_as(each) for p, each in zip(parts, named, strict=True))
+        items = self.item_side(functional.embedding(rows, self.items.weight), rows)
+        return items, replace(batch, targets=targets, negatives=negatives, sequences=sequences), tuple(others)
 
     def cross_entropy(self, outputs: torch.Tensor, items: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Return the loss of outputs [T, d] at a batch's positions, once users' features have come in."""
         rows = torch.from_numpy((batch.places - 1) + self._shift[batch.places]) if self.sides.by_event else batch.users
         users = self.output_side.users(self.user_side(outputs, rows), rows)
         candidates = self.output_side.items(items)
-        if batch.negatives is None:
+        if batch.negatives is None or batch.log_q is None:
             return full_softmax_loss(users, candidates, batch.targets)
-        expected = self._chance[batch.negatives.numpy()] * self.negatives
-        log_q = torch.from_numpy(np.log(expected).astype(np.float32))
-        return sampled_softmax_loss(users, candidates, batch.targets, batch.negatives, log_q)
+        return sampled_softmax_loss(users, candidates, batch.targets, batch.negatives, batch.log_q)
 
     def representations(self, part: Part) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the output after each user's last item before a part, and the item vectors.
@@ -177,11 +192,13 @@ class SequentialBackbone(Backbone):
         lengths = self.split.history_lengths(part)
         return np.where(lengths > 0, self.split.offsets[:-1] + lengths - 1, -1)
 
-    def _draw(self, generator: np.random.Generator) -> torch.Tensor | None:
+    def _draw(self, generator: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor] | tuple[None, None]:
         if not self.negatives or self.negatives >= self.split.n_items:
-            return None
+            return None, None
         drawn = np.searchsorted(self._cumulative, generator.random(self.negatives), side="right")
-        return torch.from_numpy(np.minimum(drawn, self.split.n_items - 1))
+        drawn = np.minimum(drawn, self.split.n_items - 1)
+        log_q = np.log(self._chance[drawn] * self.negatives).astype(np.float32)
+        return torch.from_numpy(drawn), torch.from_numpy(log_q)
 
 
 def left_aligned(items: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from ranking.adaptors import TextAdaptor
 from ranking.backbones.base import First, SameOutput
@@ -34,6 +33,8 @@ def test_item_features_add_a_linear_map_of_the_text():
             value.normal_()
     scaled = np.vstack([TextScale.of(ITEMS[:6])(ITEMS[:6]), np.zeros((1, D))])
     expected = TABLE.numpy() + scaled @ items.text.weight.detach().numpy().T + items.text.bias.detach().numpy()
+    some = torch.tensor([4, 6, 4])
+    np.testing.assert_allclose(items(TABLE[some], some).detach(), expected[some], atol=1e-5)
     np.testing.assert_allclose(items(TABLE).detach(), expected, atol=1e-5)
 
 
@@ -45,11 +46,11 @@ def test_item_texts_learn_from_the_first_step_although_they_start_at_zero():
 
 def test_each_side_is_an_identity_without_its_features():
     sides = FeatureSides(None, None)
-    assert isinstance(sides.items(DIMENSION), nn.Identity)
+    assert isinstance(sides.items(DIMENSION), First)
     assert isinstance(sides.users(DIMENSION), First)
     assert isinstance(sides.output(DIMENSION), SameOutput)
     output_only = FeatureSides(ITEMS, RATIONALES, fusion="none", output="kar", on_items=False)
-    assert isinstance(output_only.items(DIMENSION), nn.Identity)
+    assert isinstance(output_only.items(DIMENSION), First)
     assert isinstance(output_only.users(DIMENSION), First)
     assert isinstance(output_only.output(DIMENSION), TextAdaptor)
 

@@ -11,6 +11,7 @@ from ranking.backbones import build
 from ranking.backbones.base import NoSides
 from ranking.backbones.losses import info_nce
 from ranking.fitting import FitSettings, evaluate, fit
+from ranking.sides import FeatureSides
 from reland_features.errors import ConfigError
 
 from .conftest import make_split
@@ -94,8 +95,8 @@ def test_features_come_in_at_every_position_and_at_the_output(name, random_split
             return torch.cat([vectors, torch.arange(len(vectors))[:, None]], dim=1)
 
     class Halved(nn.Module):
-        def forward(self, table):
-            return table / 2
+        def forward(self, vectors, rows=None):
+            return vectors / 2
 
     class Sides(NoSides):
         def users(self, dimension):
@@ -150,6 +151,32 @@ def test_features_by_event_are_those_of_the_last_interaction_that_an_output_has_
         backbone.representations(part)
         ends = random_split.offsets[:-1] + random_split.history_lengths(part)
         assert seen[-1].tolist() == (ends - 1).tolist()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("negatives", [0, 12])
+def test_a_step_encodes_only_the_items_it_names_and_learns_the_same(name, negatives, random_split):
+    text = np.random.default_rng(1).normal(size=(random_split.n_items, 5)).astype(np.float32)
+    encoded = []
+
+    class Recording(FeatureSides):
+        def items(self, dimension):
+            side = super().items(dimension)
+            side.register_forward_hook(lambda module, given, result: encoded.append(len(result)))
+            return side
+
+    options = {**SMALL, "negatives": negatives, "dropout": 0.0}
+    some, every = (build(name, random_split, options, sides=Recording(text, None), seed=3) for _ in range(2))
+    every.items_of = lambda batch, *more: (every.item_side(every.items.weight), batch, more)
+    batch = next(some.batches(np.random.default_rng(0)))
+    losses = [backbone.loss(batch) for backbone in (some, every)]
+    for loss in losses:
+        loss.backward()
+    torch.testing.assert_close(*losses)
+    for one, other in zip(some.parameters(), every.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+    assert encoded[1] == random_split.n_items
+    assert (encoded[0] < random_split.n_items) == bool(negatives)
 
 
 def test_nobody_has_features_before_a_first_interaction():
