@@ -8,7 +8,7 @@ export DO_NOT_TRACK := 1
 export DBT_SEND_ANONYMOUS_USAGE_STATS := false
 export FEAST_USAGE := False
 
-.PHONY: install demo test test-slow bench lint system clean
+.PHONY: install demo test coverage test-slow bench lint system clean
 .DEFAULT_GOAL := help
 
 help:  ## show what there is
@@ -31,6 +31,9 @@ demo: install  ## run the main job on simulated users of real films
 	$(BIN)/reland demo
 
 test: install system  ## run the tests that CI runs
+	$(PYTEST)
+
+coverage: install system  ## run them with coverage, which takes a third longer
 	$(PYTEST) --cov --cov-report=term
 
 test-slow: install system  ## run the slow tests too
