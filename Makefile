@@ -33,7 +33,7 @@ demo: install  ## run the main job on simulated users of real films
 test: install system  ## run the tests that CI runs
 	$(PYTEST)
 
-coverage: install system  ## run them with coverage, which takes a third longer
+coverage: install system  ## run them with coverage, which takes longer
 	$(PYTEST) --cov --cov-report=term
 
 test-slow: install system  ## run the slow tests too
