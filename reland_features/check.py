@@ -44,7 +44,7 @@ def check_parts(project: Project) -> list[RelandError]:
 def _prompt(project: Project) -> None:
     from reland_features.prompts import PromptTemplate
 
-    PromptTemplate.load(project.config.rationales.prompt, base=project.root)
+    PromptTemplate.of(project.config.rationales, base=project.root)
 
 
 def _engine(project: Project) -> None:

@@ -6,6 +6,7 @@ Unknown keys are errors with the nearest known name; all problems are reported a
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -138,12 +139,15 @@ class Seeds(Section):
     """How many users the LLM reasons about (section 3.1.1): `count`, or a `fraction` of the users.
 
     The `sampler` is the paper's adaptive one; `random` draws uniformly, to measure what adaptive is worth.
+    With `min_marginal_similarity` the number is a limit: fewer are drawn where 100 more seeds would raise the mean
+    similarity of users to their seed by less than this (`reland seeds plan` shows the curve).
     """
 
     fraction: float = Field(0.1, gt=0, le=1)
     count: int | None = Field(None, ge=1)
     clusters: int | Literal["auto"] = "auto"
     sampler: Literal["adaptive", "random"] = "adaptive"
+    min_marginal_similarity: float | None = Field(None, gt=0)
 
     @field_validator("clusters")
     @classmethod
@@ -153,20 +157,50 @@ class Seeds(Section):
         return value
 
 
+class Condense(Section):
+    """Step 0 for noisy histories (section 3.1.2).
+
+    Promotional text, addresses, pictures and shouting go from titles; `patterns` are regular expressions of your
+    own beside the template's. With `dedupe` a repeated item is shown once. `max_prompt_tokens` takes the place of
+    `rationales.max_history`: the newest items that fit are shown, and the prompt says how many are not.
+    """
+
+    enabled: bool = False
+    patterns: tuple[str, ...] = ()
+    dedupe: bool = True
+    max_prompt_tokens: int | None = Field(None, ge=32)
+
+    @field_validator("patterns")
+    @classmethod
+    def _regular(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in value:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+        return value
+
+
 class Rationales(Section):
     """The prompt, the LLM and its limits (section 3.1.2).
 
     `prompt` is a domain (movies, products, generic) or a path to a TOML file. `options` are the
     engine's own (see engines/hf.py and engines/openai.py). Prices are per million tokens.
+    `examples` of the prompt's own are shown before the user's history (few-shot); see `Condense` for Step 0.
+    `max_tokens` bounds one answer; `max_requests`, `max_total_tokens` and `max_cost` are the budget of all calls.
+    `adapter` is the id of an adapter that `reland tune` made for this model (engine hf).
     With the engine `imported` nothing is asked: `model` names the texts of `reland rationales import`.
     `embed` says which part of a rationale becomes its embedding: the recommendations of Step 2 as in the
     paper, the `summary` of Step 1, or `both`.
     """
 
     prompt: str = "generic"
+    examples: int = Field(0, ge=0)
+    condense: Condense = Condense()
     engine: str = "hf"
     model: str = "smollm2-135m-instruct"
     revision: str | None = None
+    adapter: str | None = None
     batch_size: int = Field(16, ge=1)
     max_history: int = Field(20, ge=1)
     categories: int = Field(3, ge=1)
@@ -181,6 +215,32 @@ class Rationales(Section):
     max_attempts: int = Field(3, ge=1)
     embed: Literal["recommendations", "summary", "both"] = "recommendations"
     options: dict[str, Any] = {}
+
+
+class Tuning(Section):
+    """How `reland tune` teaches the LLM what users of this platform choose next (LoRA, engine hf).
+
+    `examples` users at most are learned from, `held_out` others measure it before and after. The last `horizon`
+    training interactions of a user are its real answer, the history before them is the prompt.
+    With `exclude_seeds` the seed users are not learned from, so that their rationales stay a fair sample.
+    Only the last `layers` layers are adapted, or all: a third of them takes two thirds of the time.
+    Longer examples than `max_tokens` are left out. `micro_batch_size` bounds memory and changes no result
+    but rounding; a checkpoint is kept every `checkpoint_steps`.
+    """
+
+    examples: int = Field(1000, ge=1)
+    held_out: int = Field(200, ge=2)
+    exclude_seeds: bool = True
+    horizon: int = Field(5, ge=1)
+    epochs: int = Field(1, ge=1)
+    rank: int = Field(16, ge=1)
+    alpha: int = Field(32, ge=1)
+    layers: int | None = Field(None, ge=1)
+    learning_rate: float = Field(5e-4, gt=0)
+    batch_size: int = Field(8, ge=1)
+    micro_batch_size: int = Field(2, ge=1)
+    max_tokens: int = Field(1024, ge=16)
+    checkpoint_steps: int = Field(10, ge=1)
 
 
 class TextEncoder(Section):
@@ -202,10 +262,43 @@ class Pool(Section):
 
 
 class Match(Section):
-    """How users meet seeds (Eq. 3): through `milvus`, or `exact` in memory."""
+    """How users meet seeds (Eq. 3): through `milvus`, or `exact` in memory.
+
+    With `top_k` above 1 a user inherits a weighted sum of the rationales of that many seeds; the weights are a
+    softmax over similarity / `temperature`: the smaller it is, the more the best seed counts.
+    """
 
     matcher: Literal["milvus", "exact"] = "milvus"
+    top_k: int = Field(1, ge=1, le=1000)
+    temperature: float = Field(0.1, gt=0)
     batch_size: int = Field(2048, ge=1, le=16384)
+
+
+class ColdStart(Section):
+    """Match users of fewer than `min_interactions` by their profile (`data.columns.users.profile`).
+
+    Their behaviour vector is predicted by a model of the users who have both, of whom `max_users` at most are
+    learned from. Without a profile they keep what they have: their own vector, or no match.
+    """
+
+    enabled: bool = False
+    min_interactions: int = Field(1, ge=1)
+    max_users: int = Field(20_000, ge=10)
+
+
+class Review(Section):
+    """What `reland pool review` looks for.
+
+    `rules` are rules of your own beside the built-in ones, as ``package.module:Class``. `words` is a file of words
+    that must not be served, one a line, in place of the built-in list. `language` (en, de, fr, es, it, pt, nl) is
+    what rationales are written in; without it, the language of the catalogue's titles. Two rationales are near
+    duplicates from a cosine of `near_duplicate` on, of their embeddings or of their words.
+    """
+
+    rules: tuple[str, ...] = ()
+    words: str | None = None
+    language: Literal["en", "de", "fr", "es", "it", "pt", "nl"] | None = None
+    near_duplicate: float = Field(0.97, gt=0, le=1)
 
 
 class Feast(Section):
@@ -226,9 +319,12 @@ class Config(Section):
     encoder: Encoder = Encoder()
     seeds: Seeds = Seeds()
     rationales: Rationales = Rationales()
+    tuning: Tuning = Tuning()
     text_encoder: TextEncoder = TextEncoder()
     pool: Pool = Pool()
     match: Match = Match()
+    cold_start: ColdStart = ColdStart()
+    review: Review = Review()
     feast: Feast = Feast()
 
 

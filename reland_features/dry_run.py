@@ -32,7 +32,7 @@ def plan_generation(project: Project, outcomes: Mapping[str, Outcome]) -> dict[s
                 pl.read_parquet(seeds.table("seed_users")),
                 pl.read_parquet(marts.table("user_histories")),
                 pl.read_parquet(marts.table("items")),
-                PromptTemplate.load(settings.prompt, base=project.root),
+                PromptTemplate.of(settings, base=project.root),
                 engine,
                 ledger,
                 settings,

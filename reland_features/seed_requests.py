@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import polars as pl
@@ -10,21 +10,28 @@ import polars as pl
 from reland_features.artifacts import content_id
 from reland_features.config import Rationales
 from reland_features.engines.base import Engine, Request
-from reland_features.errors import TableError
+from reland_features.errors import ConfigError, TableError
 from reland_features.ledger import request_key, skeleton_id
-from reland_features.prompts import Catalogue, HistoryItem, PromptTemplate
-from reland_features.skeleton import Options
+from reland_features.prompts import Catalogue, Condensing, HistoryItem, PromptTemplate
+from reland_features.skeleton import Options, Skeleton
 
 
 @dataclass(frozen=True)
 class SeedHistory:
     """What a seed's prompt shows (the last items, oldest first) and what it must not recommend.
 
-    `banned` holds titles of the whole history, as the items table has them.
+    `banned` holds titles of the whole history, as the items table has them. `earlier` counts interactions that
+    are older than the history.
     """
 
     shown: tuple[HistoryItem, ...]
     banned: frozenset[str]
+    earlier: int = 0
+
+    def last(self, count: int) -> SeedHistory:
+        """Show only the last `count` items."""
+        hidden = max(0, len(self.shown) - count)
+        return replace(self, shown=self.shown[hidden:], earlier=self.earlier + hidden)
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,11 @@ class Plan:
 
 
 def histories_of_seeds(
-    seeds: pl.DataFrame, histories: pl.DataFrame, catalogue: Catalogue, max_history: int
+    seeds: pl.DataFrame,
+    histories: pl.DataFrame,
+    catalogue: Catalogue,
+    max_history: int,
+    condensing: Condensing | None = None,
 ) -> dict[str, SeedHistory]:
     """Map every seed to the items its prompt shows.
 
@@ -85,7 +96,9 @@ def histories_of_seeds(
     catalogue : Catalogue
         Condensed titles by item; items that it does not hold are passed over.
     max_history : int
-        Show the last so many items.
+        Show the last so many items; all of them where `condensing` bounds the prompt's tokens.
+    condensing : Condensing, optional
+        Takes repeated items out first.
 
     Raises
     ------
@@ -93,6 +106,10 @@ def histories_of_seeds(
         A seed has no history: the tables belong to different runs.
     """
     items = dict(zip(histories["user_id"], histories["item_ids"], strict=True))
+    counts = (
+        histories["interaction_count"] if "interaction_count" in histories.columns else histories["item_ids"].list.len()
+    )
+    totals = dict(zip(histories["user_id"], counts, strict=True))
     if missing := [user for user in seeds["user_id"] if user not in items]:
         raise TableError(
             "seed users without a history",
@@ -105,7 +122,9 @@ def histories_of_seeds(
     for user in seeds["user_id"]:
         known = [catalogue.items[item] for item in items[user] if item in catalogue.items]
         banned = frozenset(catalogue.find_titles(item.title)[0] for item in known)
-        found[user] = SeedHistory(tuple(known[-max_history:]), banned)
+        shown = condensing.items(known) if condensing else tuple(known)
+        history = SeedHistory(shown, banned, max(0, totals[user] - len(items[user])))
+        found[user] = history if condensing and condensing.max_prompt_tokens else history.last(max_history)
     return found
 
 
@@ -117,17 +136,25 @@ def plan_requests(
     engine: Engine,
     settings: Rationales,
 ) -> Plan:
-    """Render every seed's prompt and decide the order of the requests; see `histories_of_seeds` for errors."""
+    """Render every seed's prompt and decide the order of the requests.
+
+    Raises
+    ------
+    TableError
+        See `histories_of_seeds`.
+    ConfigError
+        A prompt with a single item is longer than `rationales.condense.max_prompt_tokens`.
+    """
     catalogue = template.catalogue(items)
     options = catalogue.options()
     # An engine that does not enforce skeletons answers the prompt alone: the catalogue is no part of its keys.
     is_constrained = getattr(engine, "constrained", True)
     options_id = content_id({name: list(values) for name, values in options.items()}) if is_constrained else ""
-    found = histories_of_seeds(seeds, histories, catalogue, settings.max_history)
+    found = histories_of_seeds(seeds, histories, catalogue, settings.max_history, template.condensing)
     shown_as = dict(zip(catalogue.titles, catalogue.shown, strict=True))
     n_categories = min(settings.categories, len(catalogue.categories))
     unaskable: dict[str, tuple[str, str]] = {}
-    requests: list[tuple[str, Request]] = []
+    wanted: dict[str, tuple[Skeleton, int]] = {}
     for seed, history in found.items():
         n_items = min(settings.items, len(catalogue.titles) - len(history.banned))
         if not history.shown:
@@ -135,9 +162,17 @@ def plan_requests(
         elif not n_items:
             unaskable[seed] = ("invalid", "every title of the catalogue is in the history")
         else:
-            skeleton = template.skeleton({shown_as[title] for title in history.banned}, n_categories, n_items)
-            messages = template.render(history.shown, n_categories, n_items)
-            requests.append((seed, Request(messages, skeleton, settings.max_tokens)))
+            banned = {shown_as[title] for title in history.banned}
+            wanted[seed] = template.skeleton(banned, n_categories, n_items), n_items
+
+    def request(seed: str, history: SeedHistory) -> Request:
+        skeleton, n_items = wanted[seed]
+        messages = template.render(history.shown, n_categories, n_items, history.earlier)
+        return Request(messages, skeleton, settings.max_tokens)
+
+    if template.condensing and (limit := template.condensing.max_prompt_tokens):
+        found |= _fitted({seed: found[seed] for seed in wanted}, limit, request, engine)
+    requests = [(seed, request(seed, found[seed])) for seed in wanted]
     tokens = engine.count_tokens([request for _, request in requests])
     asks = [
         Ask(_key(engine, request, options_id), seed, request, count)
@@ -149,6 +184,28 @@ def plan_requests(
         roots.setdefault(ask.key, ask)
     root_of = {ask.seed_user_id: ask.key for ask in asks}
     return Plan(catalogue, options, found, tuple(roots.values()), root_of, unaskable, options_id)
+
+
+def _fitted(
+    histories: Mapping[str, SeedHistory], limit: int, request: Callable[[str, SeedHistory], Request], engine: Engine
+) -> dict[str, SeedHistory]:
+    """Cut every history to the most of its last items whose prompt has at most `limit` tokens, by bisection."""
+    fits = dict.fromkeys(histories, 1)
+    low = engine.count_tokens([request(seed, history.last(1)) for seed, history in histories.items()])
+    if low and max(low) > limit:
+        raise ConfigError(
+            "a prompt with a single item of the history is longer than the limit",
+            where="rationales.condense.max_prompt_tokens",
+            got=f"{max(low)} tokens at most, {min(low)} at least",
+            expected=f"at most {limit} tokens",
+            hint=f"--set rationales.condense.max_prompt_tokens={max(low) + 256}, or fewer examples",
+        )
+    too_many = {seed: len(history.shown) + 1 for seed, history in histories.items()}
+    while tried := {s: (fits[s] + too_many[s]) // 2 for s in histories if too_many[s] - fits[s] > 1}:
+        counts = engine.count_tokens([request(seed, histories[seed].last(n)) for seed, n in tried.items()])
+        for (seed, n), count in zip(tried.items(), counts, strict=True):
+            (fits if count <= limit else too_many)[seed] = n
+    return {seed: history.last(fits[seed]) for seed, history in histories.items()}
 
 
 def next_ask(ask: Ask, engine: Engine, options_id: str, *, is_truncated: bool) -> Ask | None:

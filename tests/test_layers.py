@@ -15,19 +15,19 @@ PACKAGE = ROOT / "reland_features"
 # Later lines may import earlier ones; files of one line do not import each other.
 LAYERS = """
 errors columns process
-config artifacts templates __init__
+config artifacts templates tuning/__init__ __init__
 project interactions skeleton weights crosses source_tables
-demo/__init__ demo/tastes demo/download databases source_columns
+demo/__init__ demo/tastes demo/download databases source_columns tuning/adapters
 demo/catalogue demo/draws mart_files sources
 demo/simulator prepare
 engines/base encoders/base engines/vocabulary prompts/text index/base
-engines/constraint engines/packed encoders/training prompts/catalogue prompts/schema prompts/grounding
+engines/constraint engines/packed encoders/training prompts/catalogue prompts/schema prompts/grounding prompts/condensing
 prompts/parsing encoders/lightgcn encoders/sasrec engines/hf engines/openai engines/dummy index/exact index/milvus
 prompts/template
 encoders/__init__ engines/__init__ prompts/__init__ index/__init__ seeds ledger text_encoder init
-seed_requests pool demo_project publishing rationale_file
-rounds matching imported_texts
-rationales features feature_store
+fused_rationales seed_requests pool demo_project publishing rationale_file tuning/examples
+rounds matching imported_texts tuning/tokens tuning/measures
+rationales features feature_store tuning/lora
 feast report/facts
 report/ranking_view
 report/figures
@@ -35,11 +35,11 @@ report/__init__
 stages/base explain
 stages/reasoning stages/serving
 stages/__init__
-evaluation dry_run check
+evaluation dry_run check tuning/job
 report/collect
 pipeline
 console commands/__init__ commands/options
-commands/rationales
+commands/rationales commands/tune
 cli
 __main__
 """
@@ -117,6 +117,7 @@ def test_importing_the_package_imports_nothing_heavy(statement):
     heavy = {
         "torch",
         "transformers",
+        "peft",
         "sklearn",
         "pymilvus",
         "feast",

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from reland_features.prompts.catalogue import Catalogue
+from reland_features.prompts.condensing import Condensing
 from reland_features.prompts.parsing import AnswerReader, ParsedRationale
-from reland_features.prompts.template import Message, PromptTemplate, rationale_text, step2_text
+from reland_features.prompts.template import Example, Message, PromptTemplate, rationale_text, step2_text
 from reland_features.prompts.text import HistoryItem, Step0
 
 __all__ = [
     "AnswerReader",
     "Catalogue",
+    "Condensing",
+    "Example",
     "HistoryItem",
     "Message",
     "ParsedRationale",

@@ -29,7 +29,10 @@ _KEYS = (
     "summary_max_tokens",
     "labels",
     "step0",
+    "condense",
+    "examples",
 )
+_EXAMPLE = {"history": list, "summary": str, "categories": list, "items": list}
 
 
 def check(values: Mapping[str, Any], where: str) -> None:
@@ -51,12 +54,16 @@ def check(values: Mapping[str, Any], where: str) -> None:
     _check_type(values, "name", str, where)
     _check_type(values, "summary_start", str, where)
     _check_type(values, "summary_max_tokens", int, where)
+    _check_type(values, "condense", dict, where)
+    _check_type(values, "examples", list, where)
     for key, (needed, allowed) in _TEXTS.items():
         if key in values:
             _check_type(values, key, str, where)
             _check_slots(values[key], key, needed, allowed, where)
     _check_labels(values.get("labels", {}), where)
     _check_step0(values.get("step0", {}), where)
+    _check_condense(values.get("condense", {}), f"{where}, [condense]")
+    _check_examples(values.get("examples", []), where)
 
 
 def _check_slots(text: str, key: str, needed: Sequence[str], allowed: Sequence[str], where: str) -> None:
@@ -78,7 +85,11 @@ def _check_slots(text: str, key: str, needed: Sequence[str], allowed: Sequence[s
     for slot in needed:
         if slot not in slots:
             raise ConfigError(
-                f"a prompt template lacks the slot {{{slot}}}", where=where, hint=f"add {{{slot}}} to {key}"
+                f"a prompt template lacks the slot {{{slot}}}",
+                where=where,
+                got=f"{', '.join(f'{{{name}}}' for name in slots)}" or "no slot",
+                expected=f"{', '.join(f'{{{name}}}' for name in allowed)}",
+                hint=f"add {{{slot}}} to {key}",
             )
 
 
@@ -104,13 +115,45 @@ def _check_step0(step0: Any, where: str) -> None:
         _check_type(step0, key, _STEP0[key], where)
         if _STEP0[key] is int and value < 1:
             raise ConfigError(f"{key} is wrong", where=where, got=value, expected="at least 1")
-    for pattern in step0.get("drop_patterns", []):
+    _check_patterns(step0.get("drop_patterns", []), "drop_patterns", where)
+
+
+def _check_patterns(patterns: Sequence[Any], key: str, where: str) -> None:
+    for pattern in patterns:
         try:
             re.compile(pattern)
         except (re.error, TypeError) as error:
             raise ConfigError(
-                "drop_patterns holds what is no regular expression", where=where, got=f"{pattern!r}: {error}"
+                f"{key} holds what is no regular expression", where=where, got=f"{pattern!r}: {error}"
             ) from error
+
+
+def _check_condense(condense: Any, where: str) -> None:
+    for key in condense:
+        if key not in ("patterns", "left_out"):
+            raise ConfigError(
+                f"a prompt template has an unknown key {key!r}", where=where, expected="patterns, left_out"
+            )
+    _check_type(condense, "patterns", list, where)
+    _check_type(condense, "left_out", str, where)
+    _check_patterns(condense.get("patterns", []), "patterns", where)
+    if "left_out" in condense:
+        _check_slots(condense["left_out"], "left_out", ("n_left_out",), ("n_left_out",), where)
+
+
+def _check_examples(examples: Any, where: str) -> None:
+    for number, example in enumerate(examples, 1):
+        place = f"{where}, [[examples]] number {number}"
+        if unknown := set(example) - set(_EXAMPLE):
+            raise ConfigError(
+                f"an example has an unknown key {min(unknown)!r}", where=place, expected=", ".join(_EXAMPLE)
+            )
+        for key, kind in _EXAMPLE.items():
+            _check_type(example, key, kind, place)
+            if not example.get(key) and key != "categories":
+                raise ConfigError(f"an example lacks {key!r}", where=place, hint=f"add {key} = ...")
+            if kind is list and not all(isinstance(text, str) for text in example.get(key, [])):
+                raise ConfigError(f"{key} of an example holds what is no text", where=place, got=repr(example[key]))
 
 
 def _check_type(values: Mapping[str, Any], key: str, kind: type, where: str) -> None:

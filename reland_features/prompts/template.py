@@ -6,7 +6,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -14,14 +14,26 @@ from typing import Any, Literal
 import polars as pl
 
 from reland_features.artifacts import content_id
+from reland_features.config import Condense, Rationales
 from reland_features.errors import ConfigError
 from reland_features.prompts.catalogue import CATEGORIES, ITEMS, Catalogue
+from reland_features.prompts.condensing import LEFT_OUT, Condensing
 from reland_features.prompts.parsing import AnswerReader, ParsedRationale
 from reland_features.prompts.schema import LABELS, check
 from reland_features.prompts.text import HistoryItem, Step0, clean, shorten
 from reland_features.skeleton import Choice, Fixed, Free, Skeleton
 
 Message = dict[Literal["role", "content"], str]
+
+
+@dataclass(frozen=True)
+class Example:
+    """A conversation that is shown before the real one; `history` has items in the form they are shown."""
+
+    history: tuple[str, ...]
+    summary: str
+    categories: tuple[str, ...]
+    items: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -40,13 +52,15 @@ class PromptTemplate:
     labels : mapping
         What the parts of an answer begin with: summary, answer, categories, items.
     step0 : Step0
-        How titles are condensed.
+        How titles, or with `Condensing` whole histories, are condensed.
     item_separator, category_separator : str
         Stand between two history items, and between two categories of an item.
     summary_start : str
         First words of a constrained answer's Step 1; they keep a small model from repeating the task.
     summary_max_tokens : int
         Longest Step 1 sentence of a constrained answer, in tokens.
+    examples : tuple of Example
+        Shown in this order as turns of user and assistant (few-shot).
     """
 
     name: str
@@ -60,15 +74,36 @@ class PromptTemplate:
     category_separator: str = ", "
     summary_start: str = ""
     summary_max_tokens: int = 48
+    examples: tuple[Example, ...] = ()
 
     @classmethod
-    def load(cls, name_or_path: str | Path, base: Path | None = None) -> PromptTemplate:
+    def of(cls, settings: Rationales, base: Path | None = None) -> PromptTemplate:
+        """Load the prompt of a configuration, with its condensing and its examples; see `load`."""
+        return cls.load(settings.prompt, base, condense=settings.condense, examples=settings.examples)
+
+    @classmethod
+    def load(
+        cls,
+        name_or_path: str | Path,
+        base: Path | None = None,
+        *,
+        condense: Condense | None = None,
+        examples: int = 0,
+    ) -> PromptTemplate:
         """Load a packaged domain (movies, products, generic) or a TOML file, relative to `base`.
+
+        Parameters
+        ----------
+        condense : config.Condense, optional
+            How histories are condensed; they are not where it is None or not enabled.
+        examples : int
+            How many of the file's examples the prompt shows.
 
         Raises
         ------
         ConfigError
-            There is no such domain or file; a key or slot is missing, unknown or of a wrong type.
+            There is no such domain or file; a key or slot is missing, unknown or of a wrong type; the file has
+            fewer examples.
         """
         packaged = {path.stem: path for path in sorted(Path(__file__).parent.glob("*.toml"))}
         path = packaged.get(str(name_or_path)) or (base or Path()) / name_or_path
@@ -93,24 +128,35 @@ class PromptTemplate:
             user_items_only=values.get("user_items_only", values["user"]).strip(),
             item_format=values["item_format"].strip(),
             labels={key: values["labels"][key].strip() for key in LABELS},
-            step0=_step0(values.get("step0", {})),
+            step0=_step0(values.get("step0", {}), values.get("condense", {}), condense),
             item_separator=values.get("item_separator", "; "),
             category_separator=values.get("category_separator", ", "),
             summary_start=values.get("summary_start", "").strip(),
             summary_max_tokens=values.get("summary_max_tokens", 48),
+            examples=_examples(values.get("examples", []), examples, str(path)),
         )
 
     @cached_property
     def prompt_id(self) -> str:
         """Name and hash of everything that changes a prompt or how its answer is read."""
-        content = {key: value for key, value in vars(self).items() if key not in {"name", "prompt_id", "_reader"}}
+        unnamed = {"name", "prompt_id", "_reader", "examples"}
+        content = {key: value for key, value in vars(self).items() if key not in unnamed}
+        if self.examples:  # left out where there are none: prompts from before there were any keep their ids
+            content["examples"] = [asdict(example) for example in self.examples]
         return f"{self.name}-{content_id({**content, 'step0': vars(self.step0)})}"
+
+    @property
+    def condensing(self) -> Condensing | None:
+        """How histories are condensed, or None where they are shown as they are."""
+        return self.step0 if isinstance(self.step0, Condensing) else None
 
     def catalogue(self, items: pl.DataFrame) -> Catalogue:
         """Condense an items frame (`columns.ITEMS`) by this template's Step 0."""
         return Catalogue.from_items(items, self.step0)
 
-    def render(self, history: Sequence[HistoryItem], n_categories: int, n_items: int) -> tuple[Message, ...]:
+    def render(
+        self, history: Sequence[HistoryItem], n_categories: int, n_items: int, n_left_out: int = 0
+    ) -> tuple[Message, ...]:
         """Write the messages of one user.
 
         Parameters
@@ -119,14 +165,35 @@ class PromptTemplate:
             Condensed items (`Catalogue.items`), oldest first; at least one.
         n_categories, n_items : int
             How many to ask for; 0 categories uses `user_items_only`.
+        n_left_out : int
+            Earlier items that are not shown; the prompt says so where histories are condensed.
         """
-        lines = [f"{number}. {self._line(item)}" for number, item in enumerate(history, 1)]
-        slots = {"history": self.item_separator.join(lines), "n_categories": n_categories, "n_items": n_items}
-        user = self.user if n_categories else self.user_items_only
-        messages: list[Message] = [{"role": "user", "content": user.format(**slots)}]
+        messages: list[Message] = []
         if self.system:
-            messages.insert(0, {"role": "system", "content": self.system.format(**slots)})
-        return tuple(messages)
+            messages.append(
+                {"role": "system", "content": self.system.format(n_categories=n_categories, n_items=n_items)}
+            )
+        for example in self.examples:
+            names = example.categories if n_categories else ()
+            messages += [
+                {"role": "user", "content": self._question(example.history, len(names), len(example.items))},
+                {"role": "assistant", "content": self._answer(example.summary, names, example.items)},
+            ]
+        note = self.condensing.note(n_left_out) if self.condensing else ""
+        question = self._question([self._line(item) for item in history], n_categories, n_items, note)
+        return (*messages, {"role": "user", "content": question})
+
+    def _question(self, lines: Sequence[str], n_categories: int, n_items: int, note: str = "") -> str:
+        shown = self.item_separator.join(f"{number}. {line}" for number, line in enumerate(lines, 1))
+        user = self.user if n_categories else self.user_items_only
+        return user.format(history=f"{note}{shown}", n_categories=n_categories, n_items=n_items)
+
+    def _answer(self, summary: str, categories: Sequence[str], items: Sequence[str]) -> str:
+        """Write an answer in the layout that `skeleton` has."""
+        lines = [f"{self.labels['summary']} {summary}", self.labels["answer"]]
+        for label, names in ((self.labels["categories"], categories), (self.labels["items"], items)):
+            lines += [label, *(f"{number}. {name}" for number, name in enumerate(names, 1))] if names else []
+        return "\n".join(lines)
 
     def skeleton(self, banned_titles: Collection[str], n_categories: int, n_items: int) -> Skeleton:
         """Return the layout a constrained answer has; `banned_titles` are condensed titles, the history's."""
@@ -178,9 +245,32 @@ class PromptTemplate:
         return plain.format(title=clean(item.title))
 
 
-def _step0(values: Mapping[str, Any]) -> Step0:
+def _step0(values: Mapping[str, Any], promotional: Mapping[str, Any], condense: Condense | None) -> Step0:
     options: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
-    return Step0(**options)
+    if condense is None or not condense.enabled:
+        return Step0(**options)
+    return Condensing(
+        **options,
+        patterns=(*promotional.get("patterns", ()), *condense.patterns),
+        dedupe=condense.dedupe,
+        max_prompt_tokens=condense.max_prompt_tokens,
+        left_out=promotional.get("left_out", LEFT_OUT),
+    )
+
+
+def _examples(values: Sequence[Mapping[str, Any]], wanted: int, where: str) -> tuple[Example, ...]:
+    if wanted > len(values):
+        raise ConfigError(
+            "the prompt template has fewer examples than rationales.examples asks for",
+            where=where,
+            got=f"{len(values)} [[examples]]",
+            expected=f"at least {wanted}",
+            hint="add [[examples]] with history, summary, categories and items, or lower rationales.examples",
+        )
+    return tuple(
+        Example(tuple(e["history"]), e["summary"], tuple(e.get("categories", ())), tuple(e["items"]))
+        for e in values[:wanted]
+    )
 
 
 def rationale_text(embed: str, summary: str, categories: Sequence[str], items: Sequence[str]) -> str:

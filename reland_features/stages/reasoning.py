@@ -156,7 +156,7 @@ def generate(project: Project, marts: Outcome, seeds: Outcome, progress: Progres
     from reland_features.rationales import generate as write_rationales
 
     settings = project.config.rationales
-    template = PromptTemplate.load(settings.prompt, base=project.root)
+    template = PromptTemplate.of(settings, base=project.root)
     engine = llm_engine(project)
     is_imported = settings.engine == "imported"
 
