@@ -12,12 +12,14 @@ from ranking.compact_views import FeaturesError, read_view, vectors
 from ranking.project import RankingProject
 from ranking.splits import Split
 from reland_features.artifacts import ArtifactStore
-from reland_features.columns import ITEM_ATTRIBUTES, SEED_RATIONALE, USER_SEED_MATCH
+from reland_features.columns import ITEM_ATTRIBUTES, SEED_RATIONALE, USER_MATCH_DETAIL, USER_SEED_MATCH
 from reland_features.encoders.base import BehaviorVectors
 from reland_features.errors import ArtifactError
 from reland_features.feature_store import open_store
+from reland_features.fused_rationales import rows_and_weights, seeds_of_users
 from reland_features.index.exact import ExactIndex
-from reland_features.pool import ReasoningPool
+from reland_features.matching import match_users
+from reland_features.pool import ReasoningPool, install
 
 __all__ = [
     "FeaturesError",
@@ -28,8 +30,6 @@ __all__ = [
     "rationales_of_seeds",
     "top_k",
 ]
-
-_QUERIES = 2048
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +142,8 @@ class RankerFeatures:
 def load_features(project: RankingProject, split: Split) -> RankerFeatures:
     """Read the compact views and the items' text embeddings through Feast, as of the published run.
 
-    A user whom Feast does not know, who has no match, or whose seed has no embedding, has no rationale.
+    A user whom Feast does not know, who has no match, or whose seed has no embedding, has no rationale. Where the
+    run says so (`user_match_detail`), a user has several, with the weights that the wide layout was fused with.
 
     Raises
     ------
@@ -153,21 +154,27 @@ def load_features(project: RankingProject, split: Split) -> RankerFeatures:
         Feast lost, added or changed rows.
     """
     store = open_store(project.repository)
-    matches = read_view(
-        store, USER_SEED_MATCH.name, "user_id", split.user_ids, ["seed_user_id", "pool_version"], project.as_of
-    )
+    detail = project.root / "features" / USER_MATCH_DETAIL.name / f"{project.features_run}.parquet"
+    if detail.is_file():
+        view, names = USER_MATCH_DETAIL.name, ["seed_user_ids", "seed_weights", "pool_version"]
+        matches = read_view(store, view, "user_id", split.user_ids, names, project.as_of)
+        seeds, weights = _laid_out(matches["seed_user_ids"], matches["seed_weights"])
+    else:
+        view, names = USER_SEED_MATCH.name, ["seed_user_id", "pool_version"]
+        matches = read_view(store, view, "user_id", split.user_ids, names, project.as_of)
+        seeds, weights = matches.select("seed_user_id").to_numpy(), np.ones((matches.height, 1))
     _check_pool(matches["pool_version"], project)
     items = read_view(store, ITEM_ATTRIBUTES.name, "item_id", split.item_ids, ["item_text_embedding"], project.as_of)
     item_text, _ = vectors(items["item_text_embedding"], f"{ITEM_ATTRIBUTES.name}:item_text_embedding")
-    rationales = rationales_of_seeds(project, matches.select("seed_user_id").to_numpy(), np.ones((matches.height, 1)))
+    rationales = rationales_of_seeds(project, seeds, weights)
     return RankerFeatures(item_text, rationales, project.features_run, project.pool_version)
 
 
 def top_k(project: RankingProject, split: Split, k: int, *, temperature: float = 0.1) -> Rationales:
     """Give each user the rationales of the k most similar seeds instead of one.
 
-    The weights are softmax(cosine / temperature); k = 1 is Eq. (3). The seeds are found by comparing all
-    vectors, as only the best match of a user is published; their embeddings come from Feast.
+    The weights are softmax(cosine / temperature); k = 1 is Eq. (3). They are those that a run with
+    `match.top_k` and `match.temperature` publishes, without publishing it; the embeddings come from Feast.
 
     Parameters
     ----------
@@ -192,16 +199,18 @@ def top_k(project: RankingProject, split: Split, k: int, *, temperature: float =
             expected=f"k from 1 to {pool.frame.height}, a temperature above 0",
         )
     index = ExactIndex()
-    index.build("pool", pool.frame["seed_user_id"], pool.vectors)
-    seeds = np.full((split.n_users, k), None, dtype=object)
-    cosines = np.zeros((split.n_users, k))
-    known = pl.DataFrame({"user_id": behavior.user_ids}).with_row_index("vector")
-    users = pl.DataFrame({"user_id": split.user_ids}).with_row_index("row").join(known, on="user_id")
-    for part in users.iter_slices(_QUERIES):
-        found = index.search("pool", behavior.vectors[part["vector"].to_numpy()], k)
-        seeds[part["row"].to_numpy()], cosines[part["row"].to_numpy()] = found
-    weights = np.exp((cosines - cosines[:, :1]) / temperature)
-    return rationales_of_seeds(project, seeds, weights)
+    install(pool, index, "reland")
+    matches = match_users(behavior, pool, index, prefix="reland", users=split.user_ids, k=k)
+    users = pl.DataFrame({"user_id": split.user_ids})
+    found = users.join(seeds_of_users(matches, temperature), on="user_id", how="left", maintain_order="left")
+    return rationales_of_seeds(project, *_laid_out(found["seed_user_ids"], found["seed_weights"]))
+
+
+def _laid_out(seed_user_ids: pl.Series, seed_weights: pl.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Turn a user's lists into rows: ids, object [U, k], None for none, and weights, float32 [U, k]."""
+    ids = seed_user_ids.list.explode().drop_nulls().unique().sort()
+    rows, weights = rows_and_weights(seed_user_ids, seed_weights, ids)
+    return np.array([*ids, None], dtype=object)[rows], weights
 
 
 def rationales_of_seeds(project: RankingProject, seeds: np.ndarray, weights: np.ndarray) -> Rationales:

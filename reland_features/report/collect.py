@@ -28,7 +28,7 @@ EXAMPLES = 10
 def collect(project: Project, outcomes: Mapping[str, Outcome]) -> ReportFacts:
     """Read the facts of a run: manifests for counts and versions, tables for pictures and examples."""
     prepared, generated, pool = (outcomes[name].artifact for name in ("prepare", "generate", "pool"))
-    matches = pl.read_parquet(outcomes["match"].artifact.table("matches"))
+    matches = pl.read_parquet(outcomes["match"].artifact.table("matches")).filter(pl.col("rank") == 1)
     metrics = read_metrics(outcomes["evaluate"])
     absent = metrics.get("not_measured")
     return ReportFacts(

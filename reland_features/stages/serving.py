@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from reland_features.artifacts import Draft
+from reland_features.columns import USER_MATCH_DETAIL
 from reland_features.errors import FeatureStoreError
 from reland_features.project import Project
 from reland_features.stages.base import Outcome, Progress, folder_id, now, read_vectors, run_stage, text_encoder
@@ -86,6 +87,7 @@ def match(project: Project, marts: Outcome, encoded: Outcome, pool: Outcome, pro
                 index,
                 prefix=milvus.collection_prefix,
                 users=users,
+                k=settings.top_k,
                 batch_size=settings.batch_size,
                 on_progress=progress,
             )
@@ -93,7 +95,7 @@ def match(project: Project, marts: Outcome, encoded: Outcome, pool: Outcome, pro
         finally:
             index.close()
         matches.write_parquet(draft.table("matches"))
-        matched = matches.filter(pl.col("seed_user_id").is_not_null()).height
+        matched = matches.filter(pl.col("rank") == 1, pl.col("seed_user_id").is_not_null()).height
         draft.facts |= {"users": len(users), "matched": matched}
         return len(users), matched
 
@@ -102,7 +104,13 @@ def match(project: Project, marts: Outcome, encoded: Outcome, pool: Outcome, pro
         "match",
         "matches",
         as_of=encoded.as_of,
-        config={"matcher": settings.matcher, "index": milvus.index, "uri": milvus.uri},
+        # Defaults are left out: matches that were made before there was a choice keep their ids.
+        config={
+            "matcher": settings.matcher,
+            "index": milvus.index,
+            "uri": milvus.uri,
+            **settings.model_dump(include={"top_k"}, exclude_defaults=True),
+        },
         inputs=[marts.artifact.id, encoded.artifact.id, pool.artifact.id],
         work=work,
     )
@@ -117,6 +125,8 @@ def publish(
 
     encoder = text_encoder(project)
     version = pool.artifact.manifest["pool_version"]
+    is_detailed = project.config.match.top_k > 1
+    mixing = {"temperature": project.config.match.temperature} if is_detailed else {}
 
     def work(draft: Draft) -> tuple[int, int]:
         items = pl.read_parquet(marts.artifact.table("items"))
@@ -130,6 +140,9 @@ def publish(
             item_text_embeddings=encoder.encode(features.item_text(items)),
             as_of=matches.as_of,
             created_at=now(),
+            # Once there, the table goes on with every run: the newest row of a user must be of the newest run.
+            match_detail=is_detailed or (project.features / USER_MATCH_DETAIL.name).is_dir(),
+            **mixing,
         )
         paths = features.publish(frames, project.features, draft.id)
         draft.facts |= {
@@ -144,7 +157,7 @@ def publish(
         "publish",
         "features",
         as_of=matches.as_of,
-        config={"text_encoder_id": encoder.encoder_id},
+        config={"text_encoder_id": encoder.encoder_id, **mixing},
         inputs=[marts.artifact.id, seeds.artifact.id, pool.artifact.id, matches.artifact.id],
         work=work,
     )
