@@ -13,6 +13,7 @@ import typer
 from reland_features.commands.options import AsOf, Json, Overrides, ProjectDir
 from reland_features.commands.options import say as _say
 from reland_features.commands.rationales import rationales
+from reland_features.commands.tune import tune
 from reland_features.errors import RelandError
 from reland_features.process import leave
 
@@ -24,6 +25,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(rationales, name="rationales")
+app.command()(tune)
 
 
 def main() -> None:

@@ -23,6 +23,8 @@ _UNITS = {
     "feast": ("users", "rows online"),
     "evaluate": ("users", "rankers measured"),
     "report": ("stages", "report"),
+    "tune": ("examples", "steps learned"),
+    "measure": ("held-out users", "sources of answers"),
 }
 
 

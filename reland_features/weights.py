@@ -184,6 +184,22 @@ def _cached_hash(path: Path, size: int, modified: int) -> str:
     return file_id(path)
 
 
+def adapter_hash(folder: Path) -> str:
+    """Hash the weights of a LoRA adapter that peft saved.
+
+    Raises
+    ------
+    ModelNotFoundError
+        The folder holds none.
+    """
+    path = folder / "adapter_model.safetensors"
+    if not path.is_file():
+        raise ModelNotFoundError(
+            "there is no adapter in this folder", where=str(folder), expected=path.name, hint="make one: reland tune"
+        )
+    return f"lora-{_hash_of(path)[:12]}"
+
+
 def dense(weights: Weights, part: str, cache: Path) -> Path:
     """Return a folder with an unpacked copy of GGUF weights, made once; other weights stay where they are.
 

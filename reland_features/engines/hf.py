@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +18,7 @@ from reland_features.engines.packed import KeyValues, adopt, forward
 from reland_features.engines.vocabulary import Vocabulary
 from reland_features.errors import EngineError
 from reland_features.skeleton import Choice, Options
-from reland_features.weights import dense, quiet, resolve
+from reland_features.weights import adapter_hash, dense, quiet, resolve
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 _SHARED_PREFIX = 16  # tokens; a shorter common beginning is not worth a pass of its own
@@ -48,6 +49,9 @@ class HFEngine:
         ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ...
     threads : int, optional
         CPU threads of this process; PyTorch's default where None.
+    adapter : str, optional
+        Folder of a LoRA adapter of peft (`reland tune`) that is merged into the weights; the hash of its weights
+        is part of `engine_id`. In reland.toml name it by id, in ``rationales.adapter``.
 
     Raises
     ------
@@ -69,6 +73,7 @@ class HFEngine:
         dtype: Literal["auto", "bfloat16", "float32"] = "auto",
         device: str = "auto",
         threads: int | None = None,
+        adapter: str | None = None,
     ) -> None:
         if dtype not in ("auto", *DTYPES):
             raise EngineError("unknown dtype", got=dtype, expected="auto, bfloat16 or float32")
@@ -77,7 +82,9 @@ class HFEngine:
         self._device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
         name = ("bfloat16" if _has_fast_bfloat16(self._device) else "float32") if dtype == "auto" else dtype
         self._dtype = DTYPES[name]
-        self.engine_id = f"hf:{self._weights.id}:{name}"
+        self._adapter = adapter
+        tuned = f"+{adapter_hash(Path(adapter))}" if adapter else ""
+        self.engine_id = f"hf:{self._weights.id}{tuned}:{name}"
         self.source = self._weights.source
         self.batch_size = batch_size
         self.parameters: dict[str, Any] = {"decoding": "greedy", "skeleton": 1}
@@ -119,6 +126,24 @@ class HFEngine:
     def count_tokens(self, requests: Sequence[Request]) -> list[int]:
         """Return the number of prompt tokens of every request; needs the tokenizer only."""
         return [len(prompt) for prompt in self._prompts(requests)]
+
+    def encode(self, requests: Sequence[Request]) -> list[list[int]]:
+        """Return the prompt tokens of every request."""
+        return self._prompts(requests)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The tokenizer as skeletons see it."""
+        return self._vocabulary
+
+    def load(self) -> Any:
+        """Load the weights anew, as transformers runs them; an adapter is merged into them."""
+        path = dense(self._weights, "model", self._cache)
+        with quiet():
+            model = AutoModelForCausalLM.from_pretrained(path, dtype=self._dtype, attn_implementation="sdpa")
+            if self._adapter:
+                model = require_peft().PeftModel.from_pretrained(model, self._adapter).merge_and_unload()
+        return model.to(self._device)
 
     def close(self) -> None:
         """Free the model; the next call would load it again."""
@@ -217,11 +242,17 @@ class HFEngine:
     def _model(self) -> Any:
         if self._threads:
             torch.set_num_threads(self._threads)
-        path = dense(self._weights, "model", self._cache)
-        with quiet():
-            model = AutoModelForCausalLM.from_pretrained(path, dtype=self._dtype, attn_implementation="sdpa")
-        adopt(model.to(self._device).eval().requires_grad_(False), self.source)
+        model = self.load().eval().requires_grad_(False)
+        adopt(model, self.source)
         return model
+
+
+def require_peft() -> Any:
+    """Import peft; raise `EngineError` where it is not installed."""
+    try:
+        return importlib.import_module("peft")
+    except ModuleNotFoundError as error:
+        raise EngineError("adapters need peft", got=error, hint="pip install 'reland-features[tune]'") from error
 
 
 def _has_fast_bfloat16(device: torch.device) -> bool:

@@ -89,8 +89,10 @@ def imported_texts(project: Project) -> ImportedTexts | None:
 def llm_engine(project: Project) -> Engine:
     """Return the LLM of the configuration, or the imported texts; close it after use."""
     from reland_features import engines
+    from reland_features.tuning.adapters import with_adapter
 
-    return imported_texts(project) or engines.build(project.config.rationales, models_cache())
+    settings = with_adapter(project.config.rationales, project.artifacts)
+    return imported_texts(project) or engines.build(settings, models_cache())
 
 
 def read_vectors(encoded: Outcome) -> Any:
