@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from itertools import accumulate, takewhile
 from typing import Any
 
 from reland_features.columns import RATIONALES
 from reland_features.config import Rationales
-from reland_features.engines.base import Completion, Engine
+from reland_features.engines.base import Completion, Engine, StreamingEngine, answer_batches
 from reland_features.errors import BudgetExceededError, TooManyFailuresError
 from reland_features.ledger import Attempt, Ledger, Usage
 from reland_features.prompts import ParsedRationale, PromptTemplate
@@ -96,17 +97,29 @@ class Rounds:
                 self._take(root, known[ask.key])
         self._cached += len(known) if is_first else 0
         size = max(1, self._engine.batch_size)
-        for start in range(0, len(asks), size):
-            batch = [(root, ask) for root, ask in asks[start : start + size] if ask.key not in known]
-            if batch:
-                self._check_budget([ask for _, ask in batch])
-                self._call(batch)
+        whole = [asks[start : start + size] for start in range(0, len(asks), size)]
+        batches = [batch for some in whole if (batch := [(root, ask) for root, ask in some if ask.key not in known])]
+        if not batches:
             self._on_progress(len(self._answers), len(self._plan.roots))
+        while batches:
+            count = self._affordable(batches)
+            self._call(batches[:count])
+            batches = batches[count:]
 
-    def _call(self, batch: Sequence[tuple[str, Ask]]) -> None:
+    def _call(self, batches: Sequence[Sequence[tuple[str, Ask]]]) -> None:
+        """Ask some batches; each is in the ledger before the next answers are waited for."""
+        requests = [[ask.request for _, ask in batch] for batch in batches]
         started_at, started = datetime.now(UTC), time.perf_counter()
-        completions = self._engine.complete([ask.request for _, ask in batch], self._plan.options)
-        seconds = (time.perf_counter() - started) / len(batch)
+        for number, completions in answer_batches(self._engine, requests, self._plan.options):
+            # Of batches that run side by side each counts the time since the one before: the sum is the time it took.
+            seconds = (time.perf_counter() - started) / len(completions)
+            self._record(batches[number], completions, started_at, seconds)
+            self._on_progress(len(self._answers), len(self._plan.roots))
+            started_at, started = datetime.now(UTC), time.perf_counter()
+
+    def _record(
+        self, batch: Sequence[tuple[str, Ask]], completions: Sequence[Completion], started_at: datetime, seconds: float
+    ) -> None:
         attempts = [
             self._attempt(ask, completion, started_at, seconds)
             for (_, ask), completion in zip(batch, completions, strict=True)
@@ -162,30 +175,52 @@ class Rounds:
         parsed = self._template.parse(answer.text, self._plan.catalogue, banned, settings.categories, settings.items)
         return self._template.parse_step1(answer.text) if parsed.reason and not self._plan.needs_step2 else parsed
 
-    def _check_budget(self, batch: Sequence[Ask]) -> None:
-        """Raise before a batch whose longest answers would pass a limit."""
-        settings, spent = self._settings, self._spent
-        longest = Usage(
-            calls=len(batch),
-            prompt_tokens=sum(ask.prompt_tokens for ask in batch),
-            completion_tokens=sum(ask.request.max_tokens for ask in batch),
-        )
-        after = _add(spent, longest)
+    def _affordable(self, batches: Sequence[Sequence[tuple[str, Ask]]]) -> int:
+        """Count the first batches that fit the budget with their longest answers: one, or more for a streaming engine.
+
+        Raises
+        ------
+        BudgetExceededError
+            Not even the first one fits.
+        """
+        settings = self._settings
         prices = settings.prompt_price, settings.completion_price
-        for name, limit, now, then in (
-            ("max_requests", settings.max_requests, spent.calls, after.calls),
-            ("max_total_tokens", settings.max_total_tokens, spent.total_tokens, after.total_tokens),
-            ("max_cost", settings.max_cost, spent.cost(*prices), after.cost(*prices)),
-        ):
-            if limit is not None and then > limit:
-                raise BudgetExceededError(
-                    f"the next {len(batch)} LLM calls might pass the budget; "
-                    f"{len(self._answers)} of {len(self._plan.roots)} requests are answered and kept",
-                    where=f"rationales.{name}",
-                    got=f"{now:,.10g} spent, {then:,.10g} after the next calls at most",
-                    expected=f"at most {limit:,.10g}",
-                    hint=f"reland run --set rationales.{name}=N with a larger N; answered requests cost nothing",
-                )
+
+        def passed(longest: Usage) -> tuple[str, float, float, float] | None:
+            spent, after = self._spent, _add(self._spent, longest)
+            for name, limit, now, then in (
+                ("max_requests", settings.max_requests, spent.calls, after.calls),
+                ("max_total_tokens", settings.max_total_tokens, spent.total_tokens, after.total_tokens),
+                ("max_cost", settings.max_cost, spent.cost(*prices), after.cost(*prices)),
+            ):
+                if limit is not None and then > limit:
+                    return name, limit, now, then
+            return None
+
+        if over := passed(_longest(batches[0])):
+            name, limit, now, then = over
+            raise BudgetExceededError(
+                f"the next {len(batches[0])} LLM calls might pass the budget; "
+                f"{len(self._answers)} of {len(self._plan.roots)} requests are answered and kept",
+                where=f"rationales.{name}",
+                got=f"{now:,.10g} spent, {then:,.10g} after the next calls at most",
+                expected=f"at most {limit:,.10g}",
+                hint=f"reland run --set rationales.{name}=N with a larger N; answered requests cost nothing",
+            )
+        if not isinstance(self._engine, StreamingEngine):
+            return 1
+        totals = accumulate((_longest(batch) for batch in batches), _add)
+        return sum(1 for _ in takewhile(lambda total: passed(total) is None, totals))
+
+
+def _longest(batch: Sequence[tuple[str, Ask]]) -> Usage:
+    """Return what a batch takes if every answer is as long as it may be."""
+    asks = [ask for _, ask in batch]
+    return Usage(
+        calls=len(asks),
+        prompt_tokens=sum(ask.prompt_tokens for ask in asks),
+        completion_tokens=sum(ask.request.max_tokens for ask in asks),
+    )
 
 
 def _problem(answer: Attempt, parsed: ParsedRationale) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -77,3 +77,26 @@ class Engine(Protocol):
     def close(self) -> None:
         """Release connections and memory."""
         ...
+
+
+@runtime_checkable
+class StreamingEngine(Engine, Protocol):
+    """An engine that works on several batches at a time, for example on several machines."""
+
+    def stream(self, batches: Sequence[Sequence[Request]], options: Options) -> Iterator[tuple[int, list[Completion]]]:
+        """Yield (index of the batch, its completions) as each batch is finished, in any order, each once.
+
+        A caller that stops early closes the iterator: batches not yet begun are then not asked.
+        """
+        ...
+
+
+def answer_batches(
+    engine: Engine, batches: Sequence[Sequence[Request]], options: Options
+) -> Iterator[tuple[int, list[Completion]]]:
+    """Yield (index of the batch, its completions): one after the other, or as a streaming engine finishes them."""
+    if isinstance(engine, StreamingEngine):
+        yield from engine.stream(batches, options)
+        return
+    for number, batch in enumerate(batches):
+        yield number, engine.complete(batch, options)
