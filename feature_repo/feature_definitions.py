@@ -10,8 +10,8 @@ from pathlib import Path
 
 from feast import Entity, FeatureService, Project, ValueType
 
-from reland_features.columns import ITEM_ID, SEED_USER_ID, USER_ID
-from reland_features.feast import rationale_item_cross, rationale_views, user_item_affinity
+from reland_features.columns import ITEM_ID, SEED_USER_ID, USER_ID, USER_MATCH_DETAIL
+from reland_features.feast import rationale_item_cross, rationale_view, rationale_views, user_item_affinity
 
 OWNER = "recommendations"
 FEATURES = os.environ.get("RELAND_FEATURES") or Path(__file__).resolve().parent.parent / "features"
@@ -47,6 +47,10 @@ seed = Entity(
 user_rationale, user_seed_match, seed_rationale, user_activity, item_attributes = rationale_views(
     FEATURES, user=user, item=item, seed=seed, owner=OWNER
 )
+
+# Published only with match.top_k above 1 or cold_start.enabled; a view without a file could not be materialized
+if (Path(FEATURES) / USER_MATCH_DETAIL.name).is_dir():
+    user_match_detail = rationale_view(USER_MATCH_DETAIL, FEATURES, entity=user, owner=OWNER)
 
 # On-demand views: the same function offline and online
 

@@ -298,3 +298,19 @@ ITEM_ATTRIBUTES = Table(
     ),
 )
 FEATURE_TABLES = (USER_RATIONALE, USER_SEED_MATCH, SEED_RATIONALE, USER_ACTIVITY, ITEM_ATTRIBUTES)
+
+USER_MATCH_DETAIL = Table(
+    "user_match_detail",
+    ("user_id",),
+    (
+        _USER,
+        Column("seed_user_ids", "list<string>", description="All seeds of the user, the best first; empty: no match."),
+        Column("seed_weights", "list<float32>", description="What each counts in the fused embedding; sums to 1."),
+        Column(
+            "is_cold_start", "bool", description="Matched by profile (cold_start), as there is too little behaviour."
+        ),
+        _POOL,
+        *_TIMES,
+    ),
+)
+OPTIONAL_FEATURE_TABLES = (USER_MATCH_DETAIL,)  # published where match.top_k is above 1 or cold_start is enabled

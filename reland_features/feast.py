@@ -29,6 +29,7 @@ from reland_features.columns import (
     ITEM_ATTRIBUTES,
     SEED_RATIONALE,
     USER_ACTIVITY,
+    USER_MATCH_DETAIL,
     USER_RATIONALE,
     USER_SEED_MATCH,
     Table,
@@ -71,6 +72,7 @@ _DESCRIPTIONS = {
     USER_SEED_MATCH.name: "Compact layout, 1 of 2: which seed user each user is matched to.",
     SEED_RATIONALE.name: "Compact layout, 2 of 2: the rationale of each seed user.",
     USER_ACTIVITY.name: "How much each user interacted, and with which categories.",
+    USER_MATCH_DETAIL.name: "How each user was matched: all seeds and their weights, by behaviour or by profile.",
     ITEM_ATTRIBUTES.name: "What is known about each item, and the embedding of its text.",
 }
 

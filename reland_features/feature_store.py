@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from reland_features.columns import CREATED_TIMESTAMP, EVENT_TIMESTAMP, FEATURE_TABLES, Table
+from reland_features.columns import CREATED_TIMESTAMP, EVENT_TIMESTAMP, Table
 from reland_features.errors import FeatureStoreError
 from reland_features.publishing import published_run
 
@@ -116,6 +116,7 @@ def materialize(
     if empty:
         raise FeatureStoreError("a published table has no rows", where=run.run_id, got=empty)
     store = open_store(repository, store_file)
+    _check_views(store, repository, counts)
     instant = run.as_of.replace(tzinfo=UTC)
     try:
         with _quiet():
@@ -129,6 +130,18 @@ def materialize(
     rows = ", ".join(f"{name} {count:,}" for name, count in counts.items())
     _LOG.info("materialize: %s rows -> %s (%.1f s)", rows, repository, time.perf_counter() - started)
     return counts
+
+
+def _check_views(store: FeatureStore, repository: Path, tables: Collection[str]) -> None:
+    missing = sorted(set(tables) - {view.name for view in store.list_feature_views()})
+    if missing:
+        raise FeatureStoreError(
+            "the Feast repository has no view of a published table",
+            where=str(repository),
+            got=", ".join(missing),
+            hint="define it in feature_definitions.py with reland_features.feast.rationale_view, or copy that file of "
+            f"a new project (reland init), then feast -c {repository} apply",
+        )
 
 
 def _make_tables(store: FeatureStore) -> None:
@@ -167,7 +180,7 @@ def check_freshness(
     """
     store, run = open_store(repository, store_file), published_run(features, run_id)
     compared = {}
-    for table in FEATURE_TABLES:
+    for table in run.tables:
         expected = _sample(run.paths[table.name], sample)
         with _quiet():
             online = _read_online(store, table, expected[table.key[0]].to_list())

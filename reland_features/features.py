@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 
 import numpy as np
@@ -12,11 +13,13 @@ from reland_features.columns import (
     ITEM_ATTRIBUTES,
     SEED_RATIONALE,
     USER_ACTIVITY,
+    USER_MATCH_DETAIL,
     USER_RATIONALE,
     USER_SEED_MATCH,
     Table,
 )
 from reland_features.errors import FeatureStoreError, TableError
+from reland_features.fused_rationales import fused_rationales, seeds_of_users
 from reland_features.prompts.template import step2_text
 from reland_features.publishing import publish
 
@@ -34,6 +37,9 @@ def build_features(
     *,
     as_of: datetime,
     created_at: datetime,
+    match_detail: bool = False,
+    temperature: float = 0.1,
+    cold_start: Collection[str] = (),
 ) -> dict[str, pl.DataFrame]:
     """Make every table of `columns.FEATURE_TABLES`.
 
@@ -44,13 +50,20 @@ def build_features(
     pool_version : str
         Version of the reasoning pool, stamped on every row made from it.
     matches : polars.DataFrame
-        Columns of `columns.MATCHES`; only rank 1 is published.
+        Columns of `columns.MATCHES`; only rank 1 is published, unless `match_detail` says otherwise.
     users, histories, items : polars.DataFrame
         The marts.
     item_text_embeddings : numpy.ndarray
         float32 [items.height, d] in the order of `items`: the text encoder of the pool over `item_text`.
     as_of, created_at : datetime
         UTC without a zone; event and created timestamp of every row.
+    match_detail : bool
+        Fuse the rationales of all ranks into the embedding and components of `user_rationale`, whose other
+        columns stay those of the best seed, and make `columns.USER_MATCH_DETAIL` too.
+    temperature : float
+        Of the softmax over similarities, see `fused_rationales`.
+    cold_start : collection of str
+        Users that were matched by profile.
 
     Returns
     -------
@@ -74,6 +87,7 @@ def build_features(
     seeds = pool.select("seed_user_id", "cluster_id", "rationale_embedding", "rationale_components", "summary")
     wide = matched.join(seeds, on="seed_user_id", how="left", maintain_order="left")
     embeddings = pl.Series("item_text_embedding", np.ascontiguousarray(item_text_embeddings, dtype=np.float32))
+    tables = FEATURE_TABLES
     frames = {
         USER_RATIONALE.name: wide.with_columns(version, *times),
         USER_SEED_MATCH.name: wide.with_columns(version, *times),
@@ -81,7 +95,21 @@ def build_features(
         USER_ACTIVITY.name: _activity(users, histories, items).with_columns(times),
         ITEM_ATTRIBUTES.name: items.with_columns(embeddings.cast(pl.List(pl.Float32)), *times),
     }
-    return {table.name: conform(frames[table.name], table) for table in FEATURE_TABLES}
+    if match_detail:
+        seeds_of = seeds_of_users(matches, temperature)
+        fused = wide.drop("rationale_embedding", "rationale_components").join(
+            fused_rationales(pool, seeds_of), on="user_id", how="left", maintain_order="left"
+        )
+        frames[USER_RATIONALE.name] = fused.with_columns(version, *times)
+        detail = users.select("user_id").join(seeds_of, on="user_id", how="left", maintain_order="left")
+        frames[USER_MATCH_DETAIL.name] = detail.with_columns(
+            pl.col("seed_user_ids", "seed_weights").fill_null([]),
+            pl.col("user_id").is_in(list(cold_start)).alias("is_cold_start"),
+            version,
+            *times,
+        )
+        tables = (USER_MATCH_DETAIL, *FEATURE_TABLES)
+    return {table.name: conform(frames[table.name], table) for table in tables}
 
 
 def item_text(items: pl.DataFrame) -> list[str]:

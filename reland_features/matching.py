@@ -1,7 +1,7 @@
-"""Match every user to its most similar seed, Eq. (3).
+"""Match every user to its most similar seed, Eq. (3), or to the k most similar ones.
 
-The index proposes, full precision decides: the two best seeds of each user come from the index in
-float32, and where they are closer than float32 can tell apart, all seeds are compared in float64. So
+The index proposes, full precision decides: the k + 1 best seeds of each user come from the index in
+float32, and where two of them are closer than float32 can tell apart, all seeds are compared in float64. So
 an exact index of any kind gives the same seed and similarity, bit by bit, and equal seeds are told
 apart by the lowest seed id.
 """
@@ -33,10 +33,11 @@ def match_users(
     *,
     prefix: str,
     users: pl.Series | None = None,
+    k: int = 1,
     batch_size: int = 2048,
     on_progress: Progress | None = None,
 ) -> pl.DataFrame:
-    """Return the most similar seed of every user.
+    """Return the most similar seeds of every user.
 
     Parameters
     ----------
@@ -49,7 +50,9 @@ def match_users(
     prefix : str
         Of the collections' names.
     users : polars.Series, optional
-        User ids that get a row each, in this order; by default those of `vectors`.
+        User ids that get rows, in this order; by default those of `vectors`.
+    k : int
+        Seeds per user; all of them where the pool has fewer. 1 is Eq. (3).
     batch_size : int
         Users per search.
     on_progress : callable, optional
@@ -58,9 +61,9 @@ def match_users(
     Returns
     -------
     polars.DataFrame
-        `columns.MATCHES`, one row per entry of `users`. Seed and similarity are null, which means "no
-        match", for users without a vector. A seed is its own match (similarity 1), unless a seed of
-        a lower id has the same direction.
+        `columns.MATCHES`, for every entry of `users` a row per seed, the best first. Users without a vector
+        have one row, whose seed and similarity are null, which means "no match". A seed is its own match
+        (similarity 1), unless a seed of a lower id has the same direction.
 
     Raises
     ------
@@ -76,42 +79,50 @@ def match_users(
     found = wanted.join(rows, on="user_id", how="left", maintain_order="left")["row"]
     positions = np.flatnonzero(found.is_not_null().to_numpy())
     positions = positions[_has_direction(vectors.vectors)[found.gather(positions).to_numpy()]]
-    best = np.full(len(wanted), -1, dtype=np.int64)
-    similarity = np.full(len(wanted), np.nan, dtype=np.float32)
-    search = _Search(pool, index, prefix)
+    search = _Search(pool, index, prefix, k)
+    best = np.full((len(wanted), search.k), -1, dtype=np.int64)
+    similarity = np.full((len(wanted), search.k), np.nan, dtype=np.float32)
     step = min(batch_size, MAX_QUERIES)
     for start in range(0, len(positions), step):
         part = positions[start : start + step]
         best[part], similarity[part] = search(vectors.vectors[found.gather(part).to_numpy()])
         if on_progress:
             on_progress(start + len(part), len(positions))
-    matched = pl.Series(best >= 0)
-    seeds = pool.frame["seed_user_id"].gather(np.maximum(best, 0))
-    return wanted.select(
-        "user_id",
-        pl.lit(1, pl.Int32).alias("rank"),
-        pl.when(matched).then(seeds).alias("seed_user_id"),
-        pl.when(matched).then(pl.Series(similarity)).alias("similarity"),
-    ).cast(MATCHES.polars_schema())
+    has_row = best >= 0
+    has_row[:, 0] = True
+    rows, ranks = np.nonzero(has_row)
+    matched = pl.Series(best[has_row] >= 0)
+    seeds = pool.frame["seed_user_id"].gather(np.maximum(best[has_row], 0))
+    return (
+        wanted[rows]
+        .select(
+            "user_id",
+            pl.Series("rank", ranks + 1),
+            pl.when(matched).then(seeds).alias("seed_user_id"),
+            pl.when(matched).then(pl.Series(similarity[has_row])).alias("similarity"),
+        )
+        .cast(MATCHES.polars_schema())
+    )
 
 
 class _Search:
-    """Eq. (3) for one batch after another: users' vectors → pool rows and similarities."""
+    """Eq. (3) for one batch after another: users' vectors [Q, d] → pool rows and similarities [Q, k]."""
 
-    def __init__(self, pool: ReasoningPool, index: VectorIndex, prefix: str) -> None:
+    def __init__(self, pool: ReasoningPool, index: VectorIndex, prefix: str, k: int) -> None:
         self._index, self._collection = index, collection_name(prefix, pool.pool_version)
         self._ids = pool.frame["seed_user_id"]
         self._row_of = {seed: row for row, seed in enumerate(self._ids)}
         self._units = _unit(pool.vectors)
+        self.k = min(k, len(self._ids))
 
     def __call__(self, queries: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        ids, cosines = self._index.search(self._collection, queries, 2)
+        ids, cosines = self._index.search(self._collection, queries, self.k + 1)
         users = _unit(queries)
-        best = np.array([self._row(seed) for seed in ids[:, 0]], dtype=np.int64)
-        close = np.flatnonzero(cosines[:, 0] - cosines[:, 1] <= _FLOAT32_CLOSE)
+        best = np.array([[self._row(seed) for seed in found] for found in ids[:, : self.k]], dtype=np.int64)
+        close = np.flatnonzero((cosines[:, :-1] - cosines[:, 1:] <= _FLOAT32_CLOSE).any(axis=1))
         if close.size:
-            best[close] = _exact_best(users[close], self._units)
-        similarity = np.einsum("ud,ud->u", users, self._units[best])
+            best[close] = _exact_best(users[close], self._units, self.k)
+        similarity = np.stack([np.einsum("ud,ud->u", users, self._units[rows]) for rows in best.T], axis=1)
         return best, np.clip(similarity, -1.0, 1.0).astype(np.float32)
 
     def _row(self, seed: str | None) -> int:
@@ -126,14 +137,17 @@ class _Search:
         return self._row_of[seed]
 
 
-def _exact_best(users: npt.NDArray[np.float64], seeds: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """Return the first seed row whose cosine is the highest up to rounding of float64, int64 [Q]."""
-    best = np.empty(len(users), dtype=np.int64)
+def _exact_best(users: npt.NDArray[np.float64], seeds: npt.NDArray[np.float64], k: int) -> npt.NDArray[np.int64]:
+    """Return, k times, the first seed row left whose cosine is the highest up to rounding of float64, int64 [Q, k]."""
+    best = np.empty((len(users), k), dtype=np.int64)
     block = max(1, (1 << 23) // len(seeds))
     for start in range(0, len(users), block):
         cosines = users[start : start + block] @ seeds.T
-        highest = cosines.max(axis=1, keepdims=True)
-        best[start : start + block] = (cosines >= highest - _FLOAT64_EQUAL).argmax(axis=1)
+        for rank in range(k):
+            highest = cosines.max(axis=1, keepdims=True)
+            found = (cosines >= highest - _FLOAT64_EQUAL).argmax(axis=1)
+            best[start : start + block, rank] = found
+            cosines[np.arange(len(found)), found] = -np.inf
     return best
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from reland_features.artifacts import sync
-from reland_features.columns import FEATURE_TABLES, ITEM_ATTRIBUTES, Table
+from reland_features.columns import FEATURE_TABLES, ITEM_ATTRIBUTES, OPTIONAL_FEATURE_TABLES, Table
 from reland_features.errors import FeatureStoreError
 
 _LOG = logging.getLogger(__name__)
@@ -35,6 +35,11 @@ class PublishedRun:
     created_at: datetime
     paths: Mapping[str, Path]
 
+    @property
+    def tables(self) -> list[Table]:
+        """The tables that the run has."""
+        return _tables(self.paths)
+
 
 def publish(frames: Mapping[str, pl.DataFrame], root: Path, run_id: str) -> list[Path]:
     """Write one run's tables next to the earlier ones, all or, after a kill, once run again.
@@ -47,7 +52,7 @@ def publish(frames: Mapping[str, pl.DataFrame], root: Path, run_id: str) -> list
     Returns
     -------
     list of Path
-        The published files, in the order of `columns.FEATURE_TABLES`.
+        The published files, in the order of `columns.FEATURE_TABLES`, optional ones before them.
 
     Raises
     ------
@@ -56,7 +61,7 @@ def publish(frames: Mapping[str, pl.DataFrame], root: Path, run_id: str) -> list
     """
     started = time.perf_counter()
     staging = root / f"{_STAGING}-{run_id}"
-    targets = {table.name: root / table.name / f"{run_id}.parquet" for table in FEATURE_TABLES}
+    targets = {table.name: root / table.name / f"{run_id}.parquet" for table in _tables(frames)}
     try:
         if not (staging / _STAGED).exists() and not all(path.exists() for path in targets.values()):
             _stage(frames, staging)
@@ -92,7 +97,9 @@ def published_run(root: Path, run_id: str | None = None) -> PublishedRun:
     runs = []
     for path in sorted((root / ITEM_ATTRIBUTES.name).glob(f"{run_id or '*'}.parquet")):
         paths = {table.name: root / table.name / path.name for table in FEATURE_TABLES}
+        more = {table.name: root / table.name / path.name for table in OPTIONAL_FEATURE_TABLES}
         if all(p.is_file() for p in paths.values()):
+            paths = {name: p for name, p in more.items() if p.is_file()} | paths
             times = pl.scan_parquet(path).select("event_timestamp", "created_timestamp").head(1).collect()
             if times.height:
                 as_of, created_at = times.row(0)
@@ -121,6 +128,11 @@ def write_table(frame: pl.DataFrame, table: Table, path: Path) -> None:
     sync(path)
 
 
+def _tables(names: Collection[str]) -> list[Table]:
+    """Return the tables of a run. Optional ones come first: a run that lacks one is not complete without it."""
+    return [*(table for table in OPTIONAL_FEATURE_TABLES if table.name in names), *FEATURE_TABLES]
+
+
 def _leaf(name: str, logical: str) -> str:
     return f"{name}.list.element" if logical.startswith("list") else name
 
@@ -129,7 +141,7 @@ def _stage(frames: Mapping[str, pl.DataFrame], staging: Path) -> None:
     shutil.rmtree(staging, ignore_errors=True)
     try:
         staging.mkdir(parents=True)
-        for table in FEATURE_TABLES:
+        for table in _tables(frames):
             write_table(frames[table.name], table, staging / f"{table.name}.parquet")
         (staging / _STAGED).touch()
         sync(staging)
