@@ -1,0 +1,180 @@
+"""Time the engine `hf` beside llama.cpp (llama-cpp-python) on the same GGUF file, prompts and answer lengths.
+
+    python -m benchmarks.llm --threads 2 --output docs/results/llm.md
+
+The prompts are those that `reland generate` would send for simulated viewers of the built-in films. Our engine
+answers in batches, held to the skeleton; llama.cpp then writes exactly as many tokens after the same prompt tokens,
+one user after the other, greedy and unconstrained. llama.cpp gets an environment of its own (--environment, made
+at the first call: it is compiled for this machine, which takes many minutes). The sides take turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import machine
+from reland_features.errors import RelandError
+from reland_features.weights import resolve
+
+REQUIREMENTS = ("llama-cpp-python==0.3.36",)
+BUILD = {"CMAKE_ARGS": "-DLLAVA_BUILD=OFF"}  # without the models that see pictures: half of the compilation
+MODEL = "smollm2-135m-instruct"
+WORKERS = Path(__file__).parent
+Round = tuple[dict[str, Any], dict[str, Any]]
+
+
+def main() -> None:
+    arguments = _arguments()
+    try:
+        text = report(arguments, compare(arguments))
+    except RelandError as error:
+        raise SystemExit(str(error)) from error
+    if arguments.output:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.write_text(text)
+    print(text)
+
+
+def compare(arguments: argparse.Namespace) -> list[Round]:
+    """Measure all rounds, each side first in turn; (ours, theirs) by round."""
+    make_environment(arguments.environment)
+    weights = resolve(MODEL, None, arguments.environment)
+    assert weights.gguf_file is not None
+    request = {"model": MODEL, "users": arguments.users, "batch_size": 16, "threads": arguments.threads}
+    ours_command = [sys.executable, "-m", "benchmarks.llm_ours"]
+    theirs_command = [str(arguments.environment / "bin" / "python"), "-P", str(WORKERS / "llm_theirs.py")]
+    rounds: list[Round] = []
+    work: dict[str, Any] = {}
+    for number in range(arguments.repeats):
+        found: dict[str, dict[str, Any]] = {}
+        # The first round tells what is to be written; from then on the sides take turns in going first.
+        for side in ("ours", "theirs") if number % 2 == 0 else ("theirs", "ours"):
+            print(f"round {number + 1} of {arguments.repeats}: {side}", file=sys.stderr, flush=True)
+            if side == "ours":
+                found[side] = _work(ours_command, request, WORKERS.parent, arguments.threads)
+                prompts, lengths = (found[side].pop(name) for name in ("prompts", "lengths"))
+                if work and (prompts, lengths) != (work["prompts"], work["lengths"]):
+                    raise RelandError("our answers differ from round to round", hint="report it: greedy is greedy")
+                work = {"prompts": prompts, "lengths": lengths, "threads": arguments.threads}
+                work["gguf"] = str(weights.path / weights.gguf_file)
+                found[side] |= {"prompt_tokens": sum(map(len, prompts)), "answer_tokens": sum(lengths)}
+            else:
+                found[side] = _work(theirs_command, work, arguments.environment, arguments.threads)
+                if found[side].pop("lengths") != work["lengths"]:
+                    raise RelandError("llama.cpp did not write as many tokens", where="benchmarks/llm_theirs.py")
+        rounds.append((found["ours"], found["theirs"]))
+    return rounds
+
+
+def report(arguments: argparse.Namespace, rounds: Sequence[Round]) -> str:
+    """Return the page: users a second of both sides, and ratios taken within rounds."""
+    first, users = rounds[0][0], arguments.users
+    clock = "cpu_s" if arguments.threads == 1 else "wall_s"
+    unit = "CPU seconds of one thread" if arguments.threads == 1 else f"wall seconds, {arguments.threads} threads"
+    ratios = sorted(theirs[clock] / ours[clock] for ours, theirs in rounds)
+    lines = [
+        "# The engine hf beside llama.cpp",
+        "",
+        f"`python -m benchmarks.llm --users {users} --repeats {arguments.repeats} --threads {arguments.threads}`",
+        "",
+        f"Machine: {machine()}" + (f". {arguments.note}" if arguments.note else ""),
+        "",
+        f"| {users} users, {unit} | seconds a user | users a second |",
+        "| --- | ---: | ---: |",
+    ]
+    for label, side in ((f"`{first['engine_id']}`, batches of 16, skeleton", 0), (_theirs(), 1)):
+        seconds = statistics.median(measured[side][clock] for measured in rounds) / users
+        lines.append(f"| {label} | {seconds:.2f} | {1 / seconds:.3f} |")
+    lines += [
+        "",
+        f"hf answers {statistics.median(ratios):.2f} times as many users as llama.cpp in the same time"
+        f" ({ratios[0]:.2f} to {ratios[-1]:.2f} over {len(rounds)} rounds; the sides take turns).",
+        "",
+        f"The same {first['prompt_tokens'] / users:.0f} prompt tokens and {first['answer_tokens'] / users:.0f} answer"
+        " tokens a user on average, from the same GGUF file. Our engine unpacks it to the number type in its name and"
+        " holds its answers to the skeleton; forced text is read in one pass, not written token by token, which is part"
+        " of the difference. llama.cpp computes on the 4-bit weights, keeps the beginning that consecutive prompts"
+        " share, and writes as many tokens greedily without a constraint, one user after the other. Loading is not"
+        " timed on either side.",
+        "",
+        *_bandwidth(rounds, 16),
+    ]
+    return "\n".join(lines)
+
+
+def _bandwidth(rounds: Sequence[Round], batch: int) -> list[str]:
+    """Return how near a GPU's tokens a second come to what reading the weights once a step allows."""
+    first = rounds[0][0]
+    if "gpu" not in first:
+        return []
+    speed = first["answer_tokens"] / statistics.median(ours["wall_s"] for ours, _ in rounds)
+    limit = batch * first["bytes_per_s"] / first["weight_bytes"]
+    return [
+        f"{first['gpu']}: {speed:,.0f} answer tokens a second, prompts included. It copies"
+        f" {first['bytes_per_s'] / 1e9:,.0f} GB a second; reading {first['weight_bytes'] / 1e6:,.0f} MB of weights once"
+        f" a step of {batch} answers would allow {limit:,.0f}: {speed / limit:.1%} of the limit.",
+        "",
+    ]
+
+
+def make_environment(folder: Path) -> None:
+    """Make llama.cpp's virtual environment, unless it is there with these requirements."""
+    done = folder / "requirements.txt"
+    wanted = "\n".join(REQUIREMENTS) + "\n"
+    if done.is_file() and done.read_text() == wanted:
+        return
+    print(f"{folder}: compiling llama.cpp (many minutes)", file=sys.stderr)
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    pip = [str(folder / "bin" / "pip"), "install", "--quiet", *REQUIREMENTS]
+    subprocess.run(pip, check=True, env={**os.environ, **BUILD})
+    done.write_text(wanted)  # last: a killed install is done again
+
+
+def _theirs() -> str:
+    return f"llama.cpp ({REQUIREMENTS[0]}), one by one, unconstrained"
+
+
+def _work(command: list[str], request: dict[str, Any], folder: Path, threads: int) -> dict[str, Any]:
+    """Run a worker with its request; return what it measured."""
+    limits = {f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "MKL", "OPENBLAS")}
+    done = subprocess.run(
+        command,
+        input=json.dumps(request),
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+        env={**os.environ, **limits, "OMP_WAIT_POLICY": "PASSIVE"},
+        check=False,
+    )
+    if done.returncode:
+        raise RelandError(
+            "a worker did not finish", where=" ".join(command), got=f"status {done.returncode}", hint="see above"
+        )
+    measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return measured
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--users", type=int, default=32, metavar="N")
+    parser.add_argument("--repeats", type=int, default=3, metavar="N")
+    parser.add_argument("--threads", type=int, default=2, metavar="N", help="1 counts CPU time, more wall time")
+    default = Path.home() / ".cache" / "reland-features" / "llama-cpp"
+    parser.add_argument("--environment", type=Path, default=default, metavar="DIR")
+    parser.add_argument("--output", type=Path, metavar="FILE")
+    parser.add_argument("--note", default="", help="printed beside the machine, such as what else was running")
+    arguments = parser.parse_args()
+    arguments.environment = arguments.environment.resolve()
+    return arguments
+
+
+if __name__ == "__main__":
+    main()
