@@ -12,6 +12,7 @@ import typer
 
 from reland_features.commands.options import AsOf, Json, Overrides, ProjectDir
 from reland_features.commands.options import say as _say
+from reland_features.commands.pool import pool
 from reland_features.commands.rationales import rationales
 from reland_features.commands.tune import tune
 from reland_features.errors import RelandError
@@ -25,6 +26,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(rationales, name="rationales")
+app.add_typer(pool, name="pool")
 app.command()(tune)
 
 

@@ -177,6 +177,16 @@ class Ledger:
             mean: float | None = self._connection.execute(query, (engine_id,)).fetchone()[0]
         return mean
 
+    def tokens_per_seed(self, engine_id: str, prompt_id: str) -> tuple[float, float] | None:
+        """Return the prompt and completion tokens, retries included, per seed asked so far; None without any."""
+        query = (
+            "select sum(prompt_tokens), sum(completion_tokens), count(distinct seed_user_id) from attempts"
+            " where engine_id = ? and prompt_id = ?"
+        )
+        with self._errors("the ledger cannot be read"):
+            prompt, completion, seeds = self._connection.execute(query, (engine_id, prompt_id)).fetchone()
+        return (prompt / seeds, completion / seeds) if seeds else None
+
     def _latest(self, keys: Iterable[str], status: str) -> dict[str, Attempt]:
         found: dict[str, Attempt] = {}
         with self._errors("the ledger cannot be read"):

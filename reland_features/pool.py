@@ -109,6 +109,7 @@ def build_pool(
     components: int,
     ids: Mapping[str, str],
     pool_version: str | None = None,
+    basis: np.ndarray | None = None,
 ) -> ReasoningPool:
     """Put vector, rationale, embedding and components of every seed with a usable rationale side by side.
 
@@ -128,6 +129,9 @@ def build_pool(
         prompt_id, engine_id and text_encoder_id.
     pool_version : str, optional
         By default a hash of everything above.
+    basis : numpy.ndarray, optional
+        float32 [B, e], what `rationale_components` are fitted on: the embeddings before anything was blocked
+        or edited, so that such a decision moves no component of another seed. By default `embeddings`.
 
     Raises
     ------
@@ -155,7 +159,7 @@ def build_pool(
         usable.select("seed_user_id", "summary", "categories", "items")
         .with_columns(
             _lists(embeddings).alias("rationale_embedding"),
-            _lists(principal_components(embeddings, components)).alias("rationale_components"),
+            _lists(principal_components(embeddings, components, basis)).alias("rationale_components"),
         )
         .join(seeds.select("user_id", "cluster_id"), left_on="seed_user_id", right_on="user_id", how="left")
         .join(behavior, left_on="seed_user_id", right_on="user_id", how="left")
@@ -170,20 +174,22 @@ def build_pool(
     return ReasoningPool(frame, version, vectors.encoder_id, dict(ids), vectors.as_of)
 
 
-def principal_components(embeddings: np.ndarray, components: int) -> np.ndarray:
+def principal_components(embeddings: np.ndarray, components: int, basis: np.ndarray | None = None) -> np.ndarray:
     """Return the leading principal components (scikit-learn's PCA), float32 [n, components].
 
-    There are at most min(n - 1, e) of them; what is missing is 0. The sign of a component is fixed by
-    its largest loading, so the same embeddings give the same columns.
+    They are those of `basis`, float32 [B, e], by default of the embeddings themselves. There are at most
+    min(B - 1, e) of them; what is missing is 0. The sign of a component is fixed by its largest loading, so
+    the same embeddings give the same columns.
     """
     from sklearn.decomposition import PCA
 
+    basis = embeddings if basis is None else basis
     result = np.zeros((len(embeddings), components), dtype=np.float32)
-    count = min(components, len(embeddings) - 1, embeddings.shape[1])
-    varies = bool((embeddings != embeddings[:1]).any())  # a constant answer has no variance to explain
+    count = min(components, len(basis) - 1, embeddings.shape[1])
+    varies = bool((basis != basis[:1]).any())  # a constant answer has no variance to explain
     if count > 0 and varies:
-        model = PCA(count, svd_solver="full")
-        result[:, :count] = model.fit_transform(embeddings.astype(np.float64))
+        model = PCA(count, svd_solver="full").fit(basis.astype(np.float64))
+        result[:, :count] = model.transform(embeddings.astype(np.float64))
     return result
 
 

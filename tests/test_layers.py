@@ -15,9 +15,9 @@ PACKAGE = ROOT / "reland_features"
 # Later lines may import earlier ones; files of one line do not import each other.
 LAYERS = """
 errors columns process
-config artifacts templates tuning/__init__ __init__
-project interactions skeleton weights crosses source_tables
-demo/__init__ demo/tastes demo/download databases source_columns tuning/adapters
+config artifacts templates tuning/__init__ __init__ curation/decisions curation/words
+project retries interactions skeleton weights crosses source_tables curation/curation
+demo/__init__ demo/tastes demo/download databases source_columns tuning/adapters curation/__init__
 demo/catalogue demo/draws mart_files sources
 demo/simulator prepare
 engines/base encoders/base engines/vocabulary prompts/text index/base
@@ -25,21 +25,21 @@ engines/constraint engines/packed encoders/training prompts/catalogue prompts/sc
 prompts/parsing encoders/lightgcn encoders/sasrec engines/hf engines/openai engines/dummy index/exact index/milvus
 prompts/template
 encoders/__init__ engines/__init__ prompts/__init__ index/__init__ seeds ledger text_encoder init
-fused_rationales seed_requests pool demo_project publishing rationale_file tuning/examples
-rounds matching imported_texts tuning/tokens tuning/measures
-rationales features feature_store tuning/lora
-feast report/facts
-report/ranking_view
-report/figures
+fused_rationales seed_curve seed_requests usage_counters pool demo_project publishing rationale_file tuning/examples
+rounds matching imported_texts tuning/tokens tuning/measures finished_pool quality/bootstrap
+rationales features seed_tokens feature_store tuning/lora review/base quality/samples curation/editing
+feast estimates ledger_view report/facts review/grounding review/content review/language review/duplicates quality/__init__
+report/ranking_view review/__init__ quality/comparison
+report/figures quality/tables
 report/__init__
 stages/base explain
 stages/reasoning stages/serving
 stages/__init__
-evaluation dry_run check tuning/job
+evaluation dry_run seed_plan check tuning/job curation/regenerating
 report/collect
 pipeline
 console commands/__init__ commands/options
-commands/rationales commands/tune
+commands/rationales commands/seeds commands/ledger commands/tune commands/pool
 cli
 __main__
 """

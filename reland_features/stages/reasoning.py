@@ -111,6 +111,7 @@ def sample(project: Project, marts: Outcome, encoded: Outcome, progress: Progres
     texts = imported_texts(project)
 
     def work(draft: Draft) -> tuple[int, int]:
+        from reland_features.seed_curve import affordable_seeds
         from reland_features.seeds import sample_seeds, seed_budget
 
         vectors = read_vectors(encoded)
@@ -118,13 +119,22 @@ def sample(project: Project, marts: Outcome, encoded: Outcome, progress: Progres
         counts = pl.DataFrame({"user_id": vectors.user_ids}).join(
             users, on="user_id", how="left", maintain_order="left"
         )
+        n_interactions = counts["interaction_count"].to_numpy()
+        among = texts.usable if texts else None
+        budget = seed_budget(settings, len(vectors.user_ids))
+        if settings.min_marginal_similarity is not None:
+            advice = affordable_seeds(
+                vectors, n_interactions, settings, limit=budget, seed=project.config.seed, among=among
+            )
+            draft.facts["plan"] = {"limit": budget, "seeds": advice.seeds, "reason": advice.reason}
+            budget = advice.seeds
         drawn = sample_seeds(
             vectors,
-            counts["interaction_count"].to_numpy(),
-            budget=seed_budget(settings, len(vectors.user_ids)),
+            n_interactions,
+            budget=budget,
             clusters=settings.clusters,
             generator=np.random.default_rng(project.config.seed),
-            among=texts.usable if texts else None,
+            among=among,
             sampler=settings.sampler,
         )
         drawn.seeds.write_parquet(draft.table("seed_users"))
@@ -138,9 +148,9 @@ def sample(project: Project, marts: Outcome, encoded: Outcome, progress: Progres
         "seed_users",
         as_of=encoded.as_of,
         config={
-            **settings.model_dump(mode="json", exclude={"sampler"}),
-            # The default is left out: seeds that were drawn before there was a choice keep their ids.
-            **settings.model_dump(include={"sampler"}, exclude_defaults=True),
+            **settings.model_dump(mode="json", exclude={"sampler", "min_marginal_similarity"}),
+            # Defaults are left out: seeds that were drawn before there was a choice keep their ids.
+            **settings.model_dump(include={"sampler", "min_marginal_similarity"}, exclude_defaults=True),
             "seed": project.config.seed,
             **(texts.parameters if texts else {}),
         },

@@ -9,28 +9,38 @@ import polars as pl
 
 from reland_features.artifacts import Draft
 from reland_features.columns import USER_MATCH_DETAIL
+from reland_features.curation import Curation
 from reland_features.errors import FeatureStoreError
 from reland_features.project import Project
 from reland_features.stages.base import Outcome, Progress, folder_id, now, read_vectors, run_stage, text_encoder
 
 
 def build_pool(project: Project, encoded: Outcome, seeds: Outcome, rationales: Outcome, progress: Progress) -> Outcome:
-    """Encode the rationales (`rationales.embed`) and put them by the seeds' vectors: rationales → reasoning pool."""
+    """Encode the rationales (`rationales.embed`) and put them by the seeds' vectors: rationales → reasoning pool.
+
+    What people decided about single rationales (`reland pool block`, `edit`, ...) is applied here.
+    """
     from reland_features import pool as pools
     from reland_features.prompts import rationale_text
 
     encoder = text_encoder(project)
     components, settings = project.config.pool.components, project.config.rationales
+    curation = Curation.of_project(project.state)
 
-    def work(draft: Draft) -> tuple[int, int]:
-        written = pl.read_parquet(rationales.artifact.table("rationales")).filter(pl.col("status") == "ok")
+    def encode(written: pl.DataFrame) -> np.ndarray:
         parts = written.select("summary", "categories", "items").iter_rows()
         texts = [rationale_text(settings.embed, *row) for row in parts]
+        return encoder.encode(texts) if texts else np.empty((0, 0), np.float32)
+
+    def work(draft: Draft) -> tuple[int, int]:
+        generated = pl.read_parquet(rationales.artifact.table("rationales"))
+        written, embeddings, basis = curation.embed(generated, encode)
         pool = pools.build_pool(
             written,
             pl.read_parquet(seeds.artifact.table("seed_users")),
             read_vectors(encoded),
-            encoder.encode(texts) if texts else np.empty((0, 0), np.float32),
+            embeddings,
+            basis=basis,
             components=components,
             pool_version=draft.id.rsplit("-", 1)[-1],
             ids={
@@ -40,6 +50,7 @@ def build_pool(project: Project, encoded: Outcome, seeds: Outcome, rationales: O
             },
         )
         pool.write(draft.path)
+        curation.restricted_to(generated).write(draft.path)
         draft.facts |= {
             "pool_version": pool.pool_version,
             "encoder_id": pool.encoder_id,
@@ -59,6 +70,7 @@ def build_pool(project: Project, encoded: Outcome, seeds: Outcome, rationales: O
             "text_encoder_id": encoder.encoder_id,
             "components": components,
             **settings.model_dump(include={"embed"}, exclude_defaults=True),
+            **({"curation": curation.curation_id} if curation.curation_id else {}),
         },
         inputs=[encoded.artifact.id, seeds.artifact.id, rationales.artifact.id],
         work=work,
@@ -144,6 +156,8 @@ def publish(
             match_detail=is_detailed or (project.features / USER_MATCH_DETAIL.name).is_dir(),
             **mixing,
         )
+        curation = Curation.read(pool.artifact.path)
+        frames["seed_rationale"] = curation.publishable(frames["seed_rationale"])
         paths = features.publish(frames, project.features, draft.id)
         draft.facts |= {
             "run_id": draft.id,
