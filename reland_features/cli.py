@@ -14,6 +14,7 @@ from reland_features.commands.options import AsOf, Json, Overrides, ProjectDir
 from reland_features.commands.options import say as _say
 from reland_features.commands.pool import pool
 from reland_features.commands.rationales import rationales
+from reland_features.commands.seeds import seeds
 from reland_features.commands.tune import tune
 from reland_features.errors import RelandError
 from reland_features.process import leave
@@ -26,6 +27,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(rationales, name="rationales")
+app.add_typer(seeds, name="seeds")
 app.add_typer(pool, name="pool")
 app.command()(tune)
 

@@ -92,6 +92,7 @@ def sample_seeds(
     generator: np.random.Generator,
     among: Collection[str] | None = None,
     sampler: Literal["adaptive", "random"] = "adaptive",
+    clustering: UserClustering | None = None,
 ) -> SeedSample:
     """Draw exactly `budget` seed users by alternating the two strategies of section 3.1.1.
 
@@ -119,6 +120,8 @@ def sample_seeds(
         represent; a cluster's nearest user to the centre is the nearest that may be drawn.
     sampler : {"adaptive", "random"}
         The alternation, or one uniform draw: the ablation "w/o a.s." of Figure 5.
+    clustering : UserClustering, optional
+        Of the same vectors, for a caller that draws several samples; the sample is the same with it.
 
     Raises
     ------
@@ -148,7 +151,8 @@ def sample_seeds(
             hint="--set seeds.clusters=auto",
         )
     probabilities = importance(_aligned(counts, vectors.user_ids))
-    labels, distances, centers = _cluster(vectors.vectors, k, generator)
+    cluster = clustering or UserClustering(vectors.vectors)
+    labels, distances, centers = cluster(k, int(generator.integers(2**32)))
     sizes = np.bincount(labels, minlength=k)
     chosen = ~may_draw
     rows: list[np.ndarray] = []
@@ -255,18 +259,35 @@ def _aligned(counts: Mapping[str, int] | npt.ArrayLike, user_ids: pl.Series) -> 
     return values
 
 
-def _cluster(vectors: np.ndarray, k: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return K-means labels int32 [U], distances to the own centre float32 [U] and centres [K, d]."""
-    from sklearn.cluster import KMeans, MiniBatchKMeans
+class UserClustering:
+    """K-means of unit-length vectors; what was computed for the same K and random state is not computed again.
 
-    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    state = int(generator.integers(2**32))
-    if len(unit) >= _MINI_BATCH_FROM:
-        model = MiniBatchKMeans(k, random_state=state, n_init=3, batch_size=max(4096, 4 * k), compute_labels=False)
-    else:
-        model = KMeans(k, random_state=state, n_init="auto")
-    model.fit(unit)
-    centers = model.cluster_centers_.astype(np.float32)
-    labels = model.predict(unit).astype(np.int32)
-    distances = np.linalg.norm(unit - centers[labels], axis=1)
-    return labels, distances, centers
+    Parameters
+    ----------
+    vectors : numpy.ndarray
+        float32 [U, d], no zero row.
+    """
+
+    def __init__(self, vectors: np.ndarray) -> None:
+        self._unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        self._made: dict[tuple[int, int], tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+
+    def __call__(self, k: int, state: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return labels int32 [U], distances to the own centre float32 [U] and centres float32 [K, d]."""
+        if (k, state) not in self._made:
+            self._made[k, state] = self._fit(k, state)
+        return self._made[k, state]
+
+    def _fit(self, k: int, state: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        from sklearn.cluster import KMeans, MiniBatchKMeans
+
+        unit = self._unit
+        if len(unit) >= _MINI_BATCH_FROM:
+            model = MiniBatchKMeans(k, random_state=state, n_init=3, batch_size=max(4096, 4 * k), compute_labels=False)
+        else:
+            model = KMeans(k, random_state=state, n_init="auto")
+        model.fit(unit)
+        centers = model.cluster_centers_.astype(np.float32)
+        labels = model.predict(unit).astype(np.int32)
+        distances = np.linalg.norm(unit - centers[labels], axis=1)
+        return labels, distances, centers
