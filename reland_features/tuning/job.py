@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
@@ -79,23 +80,24 @@ class TuningJob:
 
     def plan(self) -> dict[str, Any]:
         """Say what tuning would do and, from two timed steps, for how long; nothing is kept."""
-        from reland_features.tuning.lora import learn, steps_of
+        from reland_features.tuning.lora import batches, learn, steps_of
 
-        settings = self.project.config.tuning
+        settings, seed = self.project.config.tuning, self.project.config.seed
         with closing(self._engine(None)) as engine:
             course = self._course(engine)
-            timed = learn(engine, course.lessons, settings, self.project.config.seed, steps=_PROBE_STEPS)
+            timed = learn(engine, course.lessons, settings, seed, steps=_PROBE_STEPS)
         tokens = sum(len(lesson.tokens) for lesson in course.lessons)
-        steps = steps_of(len(course.lessons), settings)
+        probed = islice(batches(course.lessons, settings, seed), _PROBE_STEPS)
+        per_token = sum(timed.seconds) / sum(len(lesson.tokens) for batch in probed for lesson in batch)
         return {
             "examples": len(course.lessons),
             "left_out": course.learners.training.height - len(course.lessons),
             "held_out_users": course.learners.held_out.height,
             "tokens": tokens,
             "decisions": sum(len(lesson.decisions) for lesson in course.lessons),
-            "steps": steps,
+            "steps": steps_of(len(course.lessons), settings),
             "seconds_per_step": round(mean(timed.seconds), 2),
-            "hours_of_learning": round(mean(timed.seconds) * steps / 3600, 3),
+            "hours_of_learning": round(per_token * tokens * settings.epochs / 3600, 3),
         }
 
     def tune(self, progress: Progress) -> Outcome:
