@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from reland_features.prompts import Catalogue
+from reland_features.quality.bootstrap import estimate, mean_of
 from reland_features.tuning.examples import real_answer
 
 MEASURES = ("category_precision", "item_hit_rate")
-_RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -88,15 +88,6 @@ def scores(answers: Mapping[str, Step2], futures: Mapping[str, Step2]) -> np.nda
     return values
 
 
-def with_intervals(values: np.ndarray, seed: int) -> list[tuple[float, float, float]]:
-    """Return mean and 95 % percentile bootstrap interval over users (rows), for each column of `values`."""
-    draws = np.random.default_rng(seed).integers(len(values), size=(_RESAMPLES, len(values)))
-    means = values[draws].mean(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5], axis=0)
-    columns = zip(values.mean(axis=0), low, high, strict=True)
-    return [(float(mean), float(lowest), float(highest)) for mean, lowest, highest in columns]
-
-
 def compare(
     sources: Mapping[str, Mapping[str, Step2]],
     futures: Mapping[str, Step2],
@@ -105,6 +96,8 @@ def compare(
 ) -> list[dict[str, Any]]:
     """Measure several sources of answers on the same users, and differences between them, paired by user.
 
+    Intervals are 95 % bootstrap intervals over users.
+
     Returns
     -------
     list of dict
@@ -112,10 +105,10 @@ def compare(
     """
     by_source = {name: scores(answers, futures) for name, answers in sources.items()}
     rows = by_source | {f"{one} − {other}": by_source[one] - by_source[other] for one, other in differences}
+    means = {(name, n): mean_of(values[:, n]) for name, values in rows.items() for n in range(len(MEASURES))}
     return [
-        {"answers": name, "measure": measure, "value": value, "low": low, "high": high}
-        for name, values in rows.items()
-        for measure, (value, low, high) in zip(MEASURES, with_intervals(values, seed), strict=True)
+        {"answers": name, "measure": MEASURES[n], **asdict(found)}
+        for (name, n), found in estimate(means, len(futures), seed).items()
     ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import polars as pl
 import pytest
 
@@ -15,7 +14,6 @@ from reland_features.tuning.measures import (
     scores,
     shuffled_answers,
     table,
-    with_intervals,
 )
 
 FUTURES = {
@@ -67,13 +65,6 @@ def test_an_unusable_rationale_recommends_nothing():
         }
     )
     assert answers_of(frame) == {"a": Step2(("War",), ("X",)), "b": Step2((), ())}
-
-
-def test_the_interval_of_a_mean_is_the_textbook_one():
-    values = np.random.default_rng(0).normal(2.0, 1.0, size=(400, 1))
-    mean, low, high = with_intervals(values, seed=0)[0]
-    half = 1.96 * values.std() / np.sqrt(400)
-    assert (mean, low, high) == pytest.approx((values.mean(), values.mean() - half, values.mean() + half), abs=0.02)
 
 
 def test_differences_are_paired_by_user():
