@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from reland_features.commands.ledger import ledger
 from reland_features.commands.options import AsOf, Json, Overrides, ProjectDir
 from reland_features.commands.options import say as _say
 from reland_features.commands.pool import pool
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 app.add_typer(rationales, name="rationales")
 app.add_typer(seeds, name="seeds")
+app.add_typer(ledger, name="ledger")
 app.add_typer(pool, name="pool")
 app.command()(tune)
 
@@ -135,14 +137,22 @@ def config(
         print(opened.config.model_dump_json(indent=2))
 
 
-def _run(project: Path, overrides: list[str] | None, as_of: str | None, as_json: bool, until: str) -> Any:
+def _run(
+    project: Path,
+    overrides: list[str] | None,
+    as_of: str | None,
+    as_json: bool,
+    until: str,
+    *,
+    retry_failed: bool = False,
+) -> Any:
     from reland_features.console import ConsoleListener, summary
     from reland_features.pipeline import run as run_pipeline
     from reland_features.project import Project
 
     settings = [*(overrides or ()), *([f"data.as_of={as_of}"] if as_of else [])]
     with ConsoleListener() as listener:
-        done = run_pipeline(Project.open(project, settings), until, listener)
+        done = run_pipeline(Project.open(project, settings), until, listener, retry_failed=retry_failed)
     if as_json:
         print(json.dumps(summary(done), default=str))
     return done
@@ -164,19 +174,24 @@ def generate(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print calls, tokens, time and cost; no paid call is made.")
     ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Ask again about seeds that failed or gave an unusable answer.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Let the LLM write the seeds' rationales; answers in the ledger are not asked for again."""
     if not dry_run:
-        _run(project, overrides, as_of, as_json, "generate")
+        _run(project, overrides, as_of, as_json, "generate", retry_failed=retry_failed)
         return
-    from reland_features.dry_run import plan_generation
+    from reland_features.dry_run import describe, plan_generation
     from reland_features.project import Project
 
     done = _run(project, overrides, as_of, False, "sample")
     settings = [*(overrides or ()), *([f"data.as_of={as_of}"] if as_of else [])]
-    plan = plan_generation(Project.open(project, settings), done.outcomes)
-    print(json.dumps(plan) if as_json else "\n".join(f"{key:<28}{value}" for key, value in plan.items()))
+    opened = Project.open(project, settings)
+    with opened.lock():
+        said = plan_generation(opened, done.outcomes, retry_failed=retry_failed)
+    print(json.dumps(said) if as_json else describe(said))
 
 
 def _stage(until: str, summary: str) -> Callable[..., None]:

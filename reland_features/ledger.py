@@ -37,6 +37,14 @@ create table if not exists attempts (
 ) strict;
 create index if not exists attempts_by_key on attempts (key, status);
 """
+# Beside the attempts and not in them: a price that was wrong is put right for all calls of its engine.
+_PRICES = """
+create table if not exists prices (
+    engine_id text primary key,
+    prompt_price real not null,
+    completion_price real not null
+) strict;
+"""
 
 
 @dataclass(frozen=True)
@@ -81,7 +89,21 @@ class Usage:
         return (self.prompt_tokens * prompt_price + self.completion_tokens * completion_price) / 1e6
 
 
+@dataclass(frozen=True)
+class EngineUsage:
+    """What one engine took, and what that costs at the prices it was last configured with."""
+
+    engine_id: str
+    usage: Usage
+    cost: float
+
+
 _COLUMNS = ", ".join(field.name for field in fields(Attempt))
+_TOTALS = (
+    f"count(*) filter (where engine_id not like '{IMPORTED}%'),"
+    " count(*) filter (where status = 'failed'), coalesce(sum(prompt_tokens), 0),"
+    " coalesce(sum(completion_tokens), 0), coalesce(sum(seconds), 0.0)"
+)
 
 
 class Ledger:
@@ -156,11 +178,7 @@ class Ledger:
 
     def usage(self, keys: Iterable[str] | None = None) -> Usage:
         """Return the totals of all attempts, or of those with certain keys."""
-        totals = (
-            f"select count(*) filter (where engine_id not like '{IMPORTED}%'),"
-            " count(*) filter (where status = 'failed'), coalesce(sum(prompt_tokens), 0),"
-            " coalesce(sum(completion_tokens), 0), coalesce(sum(seconds), 0.0) from attempts"
-        )
+        totals = f"select {_TOTALS} from attempts"
         with self._errors("the ledger cannot be read"):
             if keys is None:
                 return Usage(*self._connection.execute(totals).fetchone())
@@ -170,12 +188,59 @@ class Ledger:
             ]
         return Usage(*(sum(column) for column in zip(*rows, strict=True))) if rows else Usage()
 
-    def seconds_per_call(self, engine_id: str) -> float | None:
-        """Return the mean seconds of an engine's answers so far, or None without any."""
-        query = "select avg(seconds) from attempts where engine_id = ? and status = 'ok'"
+    def usage_by_engine(self) -> list[EngineUsage]:
+        """Return the totals of every engine that was asked, by its id; imported texts are none."""
+        prices = self.prices()
+        query = f"select engine_id, {_TOTALS} from attempts where engine_id not like ? group by 1 order by 1"
         with self._errors("the ledger cannot be read"):
-            mean: float | None = self._connection.execute(query, (engine_id,)).fetchone()[0]
-        return mean
+            rows = self._connection.execute(query, (f"{IMPORTED}%",)).fetchall()
+        return [
+            EngineUsage(engine, usage, usage.cost(*prices.get(engine, (0.0, 0.0))))
+            for engine, usage in ((engine, Usage(*totals)) for engine, *totals in rows)
+        ]
+
+    def set_prices(self, engine_id: str, prompt_price: float, completion_price: float) -> None:
+        """Note what an engine costs, per million tokens; it holds for its earlier calls too."""
+        with self._errors("the ledger cannot be written"):
+            self._connection.execute(
+                "insert or replace into prices values (?, ?, ?)", (engine_id, prompt_price, completion_price)
+            )
+
+    def prices(self) -> dict[str, tuple[float, float]]:
+        """Return (prompt price, completion price) per million tokens by engine, as last noted."""
+        with self._errors("the ledger cannot be read"):
+            rows = self._connection.execute("select engine_id, prompt_price, completion_price from prices")
+            return {engine: (prompt, completion) for engine, prompt, completion in rows}
+
+    def attempts(self, **where: str) -> list[tuple[int, Attempt]]:
+        """Return (row number, attempt) in the order of their recording.
+
+        Parameters
+        ----------
+        **where : str
+            Columns and what they hold, for example ``engine_id="dummy:x", prompt_id="movies-1"``.
+        """
+        known = [field.name for field in fields(Attempt)]
+        assert set(where) <= set(known), where
+        condition = " and ".join(f"{column} = ?" for column in where) or "true"
+        query = f"select id, {_COLUMNS} from attempts where {condition} order by id"
+        with self._errors("the ledger cannot be read"):
+            rows = self._connection.execute(query, tuple(where.values())).fetchall()
+        return [(number, Attempt(*values)) for number, *values in rows]
+
+    def delete(self, numbers: Sequence[int]) -> None:
+        """Delete rows for good and give their room on the disk back."""
+        with self._errors("the ledger cannot be written; nothing was deleted"):
+            self._connection.execute("begin immediate")
+            try:
+                self._connection.executemany("delete from attempts where id = ?", [(number,) for number in numbers])
+                self._connection.execute("commit")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("rollback")
+                raise
+        with self._errors("the rows are deleted, but their room was not given back"):
+            self._connection.execute("vacuum")
 
     def tokens_per_seed(self, engine_id: str, prompt_id: str) -> tuple[float, float] | None:
         """Return the prompt and completion tokens, retries included, per seed asked so far; None without any."""
@@ -201,7 +266,7 @@ class Ledger:
         if application == 0 and not self._connection.execute("select count(*) from sqlite_master").fetchone()[0]:
             # One transaction: of two processes that start together, the second finds the first one's tables.
             self._connection.executescript(
-                f"begin immediate; {_SCHEMA} pragma application_id = {_APPLICATION};"
+                f"begin immediate; {_SCHEMA} {_PRICES} pragma application_id = {_APPLICATION};"
                 f"pragma user_version = {_VERSION}; commit;"
             )
         elif application != _APPLICATION:
@@ -217,6 +282,7 @@ class Ledger:
                 expected=f"version {_VERSION}",
                 hint="install the version that wrote it, or move the file away (its answers would be paid again)",
             )
+        self._connection.executescript(_PRICES)  # ledgers of the first release have no such table
 
     @contextmanager
     def _errors(self, what: str) -> Iterator[None]:

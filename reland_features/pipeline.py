@@ -71,8 +71,12 @@ class Run:
         return users.sort("interaction_count", "user_id", descending=[True, False]).head(1).collect()["user_id"][0]
 
 
-def run(project: Project, until: str = "report", listener: Listener | None = None) -> Run:
+def run(
+    project: Project, until: str = "report", listener: Listener | None = None, *, retry_failed: bool = False
+) -> Run:
     """Run every stage up to and including `until`; finished artifacts are taken as they are.
+
+    With `retry_failed` seeds without a usable rationale are asked about again.
 
     Raises
     ------
@@ -87,7 +91,7 @@ def run(project: Project, until: str = "report", listener: Listener | None = Non
         "prepare": lambda p: stages.prepare(project, p),
         "encode": lambda p: stages.encode(project, o["prepare"], p),
         "sample": lambda p: stages.sample(project, o["prepare"], o["encode"], p),
-        "generate": lambda p: stages.generate(project, o["prepare"], o["sample"], p),
+        "generate": lambda p: stages.generate(project, o["prepare"], o["sample"], p, retry_failed=retry_failed),
         "pool": lambda p: stages.build_pool(project, o["encode"], o["sample"], o["generate"], p),
         "match": lambda p: stages.match(project, o["prepare"], o["encode"], o["pool"], p),
         "publish": lambda p: stages.publish(project, o["prepare"], o["sample"], o["pool"], o["match"], p),

@@ -62,6 +62,21 @@ class Project:
         return self.state / "ledger.sqlite"
 
     @property
+    def counters(self) -> Path:
+        """What the LLM took, for Prometheus (node exporter's textfile collector)."""
+        return self.state / "metrics.prom"
+
+    @property
+    def dry_run(self) -> Path:
+        """What the last `reland generate --dry-run` said."""
+        return self.state / "dry_run.json"
+
+    @property
+    def retries(self) -> Path:
+        """How often failed seeds of finished rationales were tried again."""
+        return self.state / "retries.json"
+
+    @property
     def dbt(self) -> Path:
         """Project's copy of the dbt package."""
         return self.root / "dbt"

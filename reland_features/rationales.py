@@ -7,8 +7,7 @@ model's rounding depends on the batch: a run that was killed and resumed asks th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from statistics import mean
+from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
@@ -17,12 +16,12 @@ from reland_features.columns import RATIONALES
 from reland_features.config import Rationales
 from reland_features.engines.base import Engine
 from reland_features.imported_texts import ImportedTexts, plan_imported
-from reland_features.ledger import Ledger, Usage
+from reland_features.ledger import Ledger
 from reland_features.prompts import PromptTemplate
 from reland_features.rounds import Rounds, too_many_failures
 from reland_features.seed_requests import Plan, SeedHistory, histories_of_seeds, plan_requests
 
-__all__ = ["DryRun", "GenerateResult", "SeedHistory", "dry_run", "generate", "histories_of_seeds"]
+__all__ = ["GenerateResult", "SeedHistory", "generate", "histories_of_seeds", "plan_calls"]
 
 
 @dataclass(frozen=True)
@@ -37,61 +36,7 @@ class GenerateResult:
     usage: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class DryRun:
-    """What `generate` would do: calls and answers in the ledger, tokens, cost, seconds (None if unknown).
-
-    `completion_tokens_limit` and `cost` suppose the longest answers allowed and no retries.
-    """
-
-    calls: int
-    cached: int
-    prompt_tokens: int
-    completion_tokens_limit: int
-    cost: float
-    seconds_estimate: float | None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields as a mapping."""
-        return asdict(self)
-
-
-def dry_run(
-    seeds: pl.DataFrame,
-    histories: pl.DataFrame,
-    items: pl.DataFrame,
-    template: PromptTemplate,
-    engine: Engine,
-    ledger: Ledger,
-    settings: Rationales,
-) -> DryRun:
-    """Say what `generate` with the same arguments would ask for.
-
-    A paid engine is not called. One on this machine (`is_local`) that has no call in the ledger yet answers its
-    first two batches, which are kept, so that the time can be estimated.
-    """
-    plan = _plan(seeds, histories, items, template, engine, ledger, settings)
-    seconds = ledger.seconds_per_call(engine.engine_id)
-    if seconds is None and getattr(engine, "is_local", False):
-        seconds = _probe(plan, template, engine, ledger, settings)
-    answered = ledger.answers(ask.key for ask in plan.roots)
-    asks = [ask for ask in plan.roots if ask.key not in answered]
-    usage = Usage(
-        calls=len(asks),
-        prompt_tokens=sum(ask.prompt_tokens for ask in asks),
-        completion_tokens=sum(ask.request.max_tokens for ask in asks),
-    )
-    return DryRun(
-        calls=len(asks),
-        cached=len(answered),
-        prompt_tokens=usage.prompt_tokens,
-        completion_tokens_limit=usage.completion_tokens,
-        cost=usage.cost(settings.prompt_price, settings.completion_price),
-        seconds_estimate=None if seconds is None else seconds * len(asks),
-    )
-
-
-def _plan(
+def plan_calls(
     seeds: pl.DataFrame,
     histories: pl.DataFrame,
     items: pl.DataFrame,
@@ -104,19 +49,6 @@ def _plan(
     if isinstance(engine, ImportedTexts):
         return plan_imported(seeds, histories, items, template, engine, ledger, settings)
     return plan_requests(seeds, histories, items, template, engine, settings)
-
-
-def _probe(plan: Plan, template: PromptTemplate, engine: Engine, ledger: Ledger, settings: Rationales) -> float | None:
-    """Return seconds a call, from the second batch: the first one loads the model."""
-    size = engine.batch_size
-    Rounds(replace(plan, roots=plan.roots[: 2 * size]), template, engine, ledger, settings, _silent).ask_all()
-    timed = plan.roots[size : 2 * size] or plan.roots[:size]
-    answers = ledger.answers(ask.key for ask in timed).values()
-    if not answers:
-        return None
-    # Batches are sorted by length, so the first ones are the shortest.
-    longer = mean(ask.prompt_tokens for ask in plan.roots) / mean(ask.prompt_tokens for ask in timed)
-    return longer * mean(answer.seconds for answer in answers)
 
 
 def _silent(done: int, total: int) -> None:
@@ -132,12 +64,15 @@ def generate(
     ledger: Ledger,
     settings: Rationales,
     on_progress: Callable[[int, int], None] | None = None,
+    *,
+    retry_failed: bool = False,
 ) -> GenerateResult:
     """Ask the LLM about every seed whose answer is not in the ledger, and read the answers.
 
     A failed call is tried again in a later round, an answer that is truncated is asked for again with
     twice the tokens, and an unusable one again as it is where the engine samples; each at most
-    `settings.max_attempts` times in all.
+    `settings.max_attempts` times. An answer is kept as it is and read anew in every run: a reader that
+    understands more of them needs no further call.
 
     Parameters
     ----------
@@ -148,6 +83,9 @@ def generate(
         the ledger holds for these requests, of earlier runs too.
     on_progress : callable, optional
         Called with (requests answered, requests) after every batch.
+    retry_failed : bool
+        Ask again for what is unusable in the ledger although its attempts are used up, and once where the
+        engine is greedy.
 
     Raises
     ------
@@ -156,8 +94,8 @@ def generate(
     TooManyFailuresError
         More than `settings.max_failed_fraction` of the seeds have no usable rationale; also in the ledger.
     """
-    plan = _plan(seeds, histories, items, template, engine, ledger, settings)
-    run = Rounds(plan, template, engine, ledger, settings, on_progress or _silent)
+    plan = plan_calls(seeds, histories, items, template, engine, ledger, settings)
+    run = Rounds(plan, template, engine, ledger, settings, on_progress or _silent, retry_failed=retry_failed)
     run.ask_all()
     rows = [run.row(seed) for seed in seeds["user_id"]]
     frame = pl.DataFrame(rows, schema=RATIONALES.polars_schema(), orient="row")

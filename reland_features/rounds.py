@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import accumulate, takewhile
@@ -15,8 +16,8 @@ from reland_features.config import Rationales
 from reland_features.engines.base import Completion, Engine, StreamingEngine, answer_batches
 from reland_features.errors import BudgetExceededError, TooManyFailuresError
 from reland_features.ledger import Attempt, Ledger, Usage
-from reland_features.prompts import ParsedRationale, PromptTemplate
-from reland_features.seed_requests import Ask, Plan, next_ask
+from reland_features.prompts import Catalogue, ParsedRationale, PromptTemplate
+from reland_features.seed_requests import Ask, Plan, is_sampling, next_ask
 
 _HOPELESS = 24  # calls in a row that may fail before the engine is given up
 
@@ -32,12 +33,15 @@ class Rounds:
         ledger: Ledger,
         settings: Rationales,
         on_progress: Callable[[int, int], None],
+        *,
+        retry_failed: bool = False,
     ) -> None:
         self._plan, self._template, self._engine, self._ledger = plan, template, engine, ledger
-        self._settings, self._on_progress = settings, on_progress
+        self._settings, self._on_progress, self._retry_failed = settings, on_progress, retry_failed
         self._now: dict[str, Ask] = {ask.key: ask for ask in plan.roots}  # by root: what is asked for it now
         self._answers: dict[str, Attempt] = {}  # by root: the latest answer; none follows a usable one
         self._failures: dict[str, Attempt] = {}  # by root: the latest failed call of this run
+        self._asked: Counter[str] = Counter()  # by root: calls of this run
         self._keys: set[str] = set()  # everything asked for, in this run or an earlier one
         self._spent = Usage()
         self._before = Usage()
@@ -46,12 +50,21 @@ class Rounds:
 
     def ask_all(self) -> None:
         """Ask in rounds until every request has a usable answer or no attempt is left."""
-        open_roots = list(self._now)
-        for number in range(1, self._settings.max_attempts + 1):
-            self._round([(root, self._now[root]) for root in open_roots], is_first=number == 1)
-            open_roots = [root for root in open_roots if self._is_open(root)]
-            if not open_roots:
-                return
+        open_roots, is_first = list(self._now), True
+        while open_roots:
+            self._round([(root, self._now[root]) for root in open_roots], is_first=is_first)
+            open_roots, is_first = self._still_open(open_roots), False
+
+    def pending(self) -> list[Ask]:
+        """Return what a run would ask first, without asking: all that the ledger holds is looked up."""
+        open_roots, is_first = list(self._now), True
+        asks: list[Ask] = []
+        while open_roots:
+            known = self._look_up([(root, self._now[root]) for root in open_roots], is_first=is_first)
+            asks += [self._now[root] for root in open_roots if self._now[root].key not in known]
+            answered = [root for root in open_roots if self._now[root].key in known]
+            open_roots, is_first = self._still_open(answered), False
+        return asks
 
     def row(self, seed: str) -> dict[str, Any]:
         """Return a seed's row of `columns.RATIONALES`."""
@@ -66,7 +79,7 @@ class Rounds:
             return row | {"status": "failed", "reason": self._failures[root].error, "ledger_key": root}
         parsed = self._read(answer, seed)
         return row | {
-            "status": "ok" if not (reason := _problem(answer, parsed)) else "invalid",
+            "status": "ok" if not (reason := problem_of(answer, parsed)) else "invalid",
             "summary": parsed.summary or None,
             "categories": list(parsed.categories),
             "items": list(parsed.items),
@@ -76,6 +89,21 @@ class Rounds:
             "completion_tokens": answer.completion_tokens,
             "ledger_key": answer.key,
         }
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """Ledger keys of all that was asked or looked up."""
+        return frozenset(self._keys)
+
+    @property
+    def spent(self) -> Usage:
+        """What these requests took so far, in all runs."""
+        return self._spent
+
+    @property
+    def cached(self) -> int:
+        """Requests that had an answer in the ledger."""
+        return self._cached
 
     def usage(self) -> dict[str, Any]:
         """Count this run's calls, and under `total` those of all runs for these requests."""
@@ -87,7 +115,8 @@ class Rounds:
         cost = usage.cost(self._settings.prompt_price, self._settings.completion_price)
         return {**asdict(usage), "seconds": round(usage.seconds, 3), "cost": round(cost, 6)}
 
-    def _round(self, asks: Sequence[tuple[str, Ask]], *, is_first: bool) -> None:
+    def _look_up(self, asks: Sequence[tuple[str, Ask]], *, is_first: bool) -> dict[str, Attempt]:
+        """Take the answers that the ledger has, and return them by key."""
         keys = {ask.key for _, ask in asks} - self._keys
         known, earlier = self._ledger.answers(ask.key for _, ask in asks), self._ledger.usage(sorted(keys))
         self._keys |= keys
@@ -96,15 +125,19 @@ class Rounds:
             if ask.key in known:
                 self._take(root, known[ask.key])
         self._cached += len(known) if is_first else 0
+        return known
+
+    def _round(self, asks: Sequence[tuple[str, Ask]], *, is_first: bool) -> None:
+        known = self._look_up(asks, is_first=is_first)
         size = max(1, self._engine.batch_size)
         whole = [asks[start : start + size] for start in range(0, len(asks), size)]
         batches = [batch for some in whole if (batch := [(root, ask) for root, ask in some if ask.key not in known])]
         if not batches:
             self._on_progress(len(self._answers), len(self._plan.roots))
         while batches:
-            count = self._affordable(batches)
-            self._call(batches[:count])
-            batches = batches[count:]
+            some = self._affordable(batches)
+            self._call(batches[:some])
+            batches = batches[some:]
 
     def _call(self, batches: Sequence[Sequence[tuple[str, Ask]]]) -> None:
         """Ask some batches; each is in the ledger before the next answers are waited for."""
@@ -127,6 +160,7 @@ class Rounds:
         self._ledger.record(attempts)
         for (root, _), attempt in zip(batch, attempts, strict=True):
             self._take(root, attempt)
+            self._asked[root] += 1
             ok = attempt.status == "ok"
             self._failed_in_a_row = 0 if ok else self._failed_in_a_row + 1
             call = Usage(1, not ok, attempt.prompt_tokens, attempt.completion_tokens, attempt.seconds)
@@ -159,21 +193,42 @@ class Rounds:
         else:
             self._answers[root] = attempt
 
-    def _is_open(self, root: str) -> bool:
-        """Decide whether a request is asked again, and how."""
-        ask, answer = self._now[root], self._answers.get(root)
-        if answer is None or answer.key != ask.key:
-            return True  # the call failed: the same again
-        if not _problem(answer, self._read(answer, ask.seed_user_id)):
-            return False
-        again = next_ask(ask, self._engine, self._plan.options_id, is_truncated=answer.finish_reason == "length")
-        self._now[root] = again or ask
-        return again is not None
+    def _still_open(self, roots: Sequence[str]) -> list[str]:
+        """Return those of some requests that are asked, or looked up, again, and decide how."""
+        unusable: dict[str, tuple[Ask, bool]] = {}
+        is_open = dict.fromkeys(roots, False)
+        for root in roots:
+            ask, answer = self._now[root], self._answers.get(root)
+            if answer is None or answer.key != ask.key:  # the call failed: the same again
+                is_open[root] = self._asked[root] < self._settings.max_attempts
+            elif problem_of(answer, self._read(answer, ask.seed_user_id)):
+                is_truncated = answer.finish_reason == "length"
+                again = next_ask(ask, self._engine, self._plan.options_id, is_truncated=is_truncated)
+                unusable[root] = again, is_truncated or is_sampling(self._engine)
+        # What an earlier run asked again is followed, whether this one would have asked or not.
+        known = self._ledger.answers(again.key for again, _ in unusable.values())
+        for root, (again, may_differ) in unusable.items():
+            if again.key in known or self._may_ask(root, again, may_differ=may_differ):
+                self._now[root], is_open[root] = again, True
+        return [root for root in roots if is_open[root]]
+
+    def _may_ask(self, root: str, again: Ask, *, may_differ: bool) -> bool:
+        """Decide on another attempt at an unusable answer; `may_differ` where a better one is likely."""
+        most, calls = self._settings.max_attempts, self._asked[root]
+        if self._retry_failed:  # once where the engine is greedy: only another batch or server would answer otherwise
+            return calls < (most if may_differ else 1)
+        return may_differ and calls < most and again.attempt <= most
 
     def _read(self, answer: Attempt, seed: str) -> ParsedRationale:
-        settings, banned = self._settings, self._plan.histories[seed].banned
-        parsed = self._template.parse(answer.text, self._plan.catalogue, banned, settings.categories, settings.items)
-        return self._template.parse_step1(answer.text) if parsed.reason and not self._plan.needs_step2 else parsed
+        banned = self._plan.histories[seed].banned
+        return read_answer(
+            answer.text,
+            self._template,
+            self._plan.catalogue,
+            banned,
+            self._settings,
+            needs_step2=self._plan.needs_step2,
+        )
 
     def _affordable(self, batches: Sequence[Sequence[tuple[str, Ask]]]) -> int:
         """Count the first batches that fit the budget with their longest answers: one, or more for a streaming engine.
@@ -223,7 +278,21 @@ def _longest(batch: Sequence[tuple[str, Ask]]) -> Usage:
     )
 
 
-def _problem(answer: Attempt, parsed: ParsedRationale) -> str:
+def read_answer(
+    text: str,
+    template: PromptTemplate,
+    catalogue: Catalogue,
+    banned: Collection[str],
+    settings: Rationales,
+    *,
+    needs_step2: bool = True,
+) -> ParsedRationale:
+    """Read an answer of the ledger; where Step 1 alone will do, for that at least. `banned` are full titles."""
+    parsed = template.parse(text, catalogue, banned, settings.categories, settings.items)
+    return template.parse_step1(text) if parsed.reason and not needs_step2 else parsed
+
+
+def problem_of(answer: Attempt, parsed: ParsedRationale) -> str:
     """Return why an answer is not usable, or nothing."""
     if answer.finish_reason == "length":
         truncated = f"the answer is truncated after {answer.completion_tokens} tokens"

@@ -208,15 +208,13 @@ def _fitted(
     return {seed: history.last(fits[seed]) for seed, history in histories.items()}
 
 
-def next_ask(ask: Ask, engine: Engine, options_id: str, *, is_truncated: bool) -> Ask | None:
-    """Return the request to make after an unusable answer, or None where it would be answered the same.
+def is_sampling(engine: Engine) -> bool:
+    """Say whether an engine may answer the same request in another way."""
+    return engine.parameters.get("temperature", 0) != 0 and engine.parameters.get("seed") is None
 
-    A truncated answer gets twice the tokens; another one is asked for again only if the engine samples.
-    """
-    parameters = engine.parameters
-    is_sampling = parameters.get("temperature", 0) != 0 and parameters.get("seed") is None
-    if not is_truncated and not is_sampling:
-        return None
+
+def next_ask(ask: Ask, engine: Engine, options_id: str, *, is_truncated: bool) -> Ask:
+    """Return the request that follows an unusable answer: the same, or with twice the tokens if it was truncated."""
     request = replace(ask.request, max_tokens=ask.request.max_tokens * 2) if is_truncated else ask.request
     attempt = ask.attempt + 1
     return replace(ask, request=request, attempt=attempt, key=_key(engine, request, options_id, attempt))

@@ -21,7 +21,7 @@ demo/__init__ demo/tastes demo/download databases source_columns tuning/adapters
 demo/catalogue demo/draws mart_files sources
 demo/simulator prepare
 engines/base encoders/base engines/vocabulary prompts/text index/base
-engines/constraint engines/packed engines/structured encoders/training prompts/catalogue prompts/schema prompts/grounding prompts/condensing
+engines/chat engines/constraint engines/packed engines/structured encoders/training prompts/catalogue prompts/schema prompts/grounding prompts/condensing
 prompts/parsing encoders/lightgcn encoders/sasrec engines/hf engines/openai engines/vllm engines/ray engines/dummy index/exact index/milvus
 prompts/template
 encoders/__init__ engines/__init__ prompts/__init__ index/__init__ seeds ledger text_encoder init profiles

@@ -13,6 +13,7 @@ from reland_features.report.facts import (
     Coverage,
     Example,
     LlmUsage,
+    Predicted,
     Projection,
     ReportFacts,
     StageTiming,
@@ -24,6 +25,7 @@ __all__ = [
     "Coverage",
     "Example",
     "LlmUsage",
+    "Predicted",
     "Projection",
     "ReportFacts",
     "StageTiming",
@@ -49,6 +51,7 @@ def render(facts: ReportFacts) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
         "count": lambda value: f"{value:,}",
+        "amount": lambda value: f"{value:,.0f}" if value == int(value) else f"{value:,.4g}",
         "svg": Markup,  # only figures, whose texts matplotlib has escaped
         "seconds": _seconds,
         "percent": lambda part, whole: figures.percent(part, whole) if whole else "none",

@@ -8,13 +8,19 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from reland_features.curation import mark
 from reland_features.evaluation import read_metrics
 from reland_features.explain import read_explanations
+from reland_features.finished_pool import FinishedPool
 from reland_features.project import Project
+from reland_features.prompts import PromptTemplate
+from reland_features.quality import assess, measure
+from reland_features.quality.tables import report_row
 from reland_features.report.facts import (
     Coverage,
     Example,
     LlmUsage,
+    Predicted,
     Projection,
     ReportFacts,
     StageTiming,
@@ -31,6 +37,7 @@ def collect(project: Project, outcomes: Mapping[str, Outcome]) -> ReportFacts:
     matches = pl.read_parquet(outcomes["match"].artifact.table("matches")).filter(pl.col("rank") == 1)
     metrics = read_metrics(outcomes["evaluate"])
     absent = metrics.get("not_measured")
+    finished = FinishedPool(pool, prepared, generated, outcomes["match"].artifact)
     return ReportFacts(
         project=project.config.name,
         as_of=outcomes["publish"].as_of,
@@ -65,8 +72,26 @@ def collect(project: Project, outcomes: Mapping[str, Outcome]) -> ReportFacts:
         projection=_projection(outcomes),
         ranking=None if absent else metrics,
         ranking_absent=absent or "",
+        quality=_quality(project, finished),
+        decisions=_decisions(finished),
         warnings=(*prepared.manifest["warnings"], *_rationale_warnings(project, generated.manifest)),
     )
+
+
+def _quality(project: Project, finished: FinishedPool) -> list[tuple[str, ...]]:
+    template = PromptTemplate.of(project.config.rationales, base=project.root)
+    measured = measure(finished, finished.written(template), project.config.seed)
+    return [report_row(row) for row in assess(measured, project.config.seed).measures]
+
+
+def _decisions(finished: FinishedPool) -> list[str]:
+    """Say which rationales of this pool are blocked or have other words than the LLM's, by whom and why."""
+    curation = finished.curation
+    return [
+        f"Seed {seed}: {mark(decision)}" + (f" ({decision.reason})" if decision.reason else "")
+        for found in (curation.blocked, curation.replaced)
+        for seed, decision in sorted(found.items())
+    ]
 
 
 def _rationale_warnings(project: Project, generated: Mapping[str, Any]) -> list[str]:
@@ -99,7 +124,18 @@ def _usage(project: Project, outcomes: Mapping[str, Outcome]) -> LlmUsage:
         seeds=len(status),
         users=outcomes["match"].rows_in,
         cost=usage["total"]["cost"] if has_price else None,
+        predicted=_predicted(outcomes["generate"].artifact.manifest),
     )
+
+
+def _predicted(manifest: Mapping[str, Any]) -> list[Predicted]:
+    """Put the totals of the last dry run beside what was taken; seconds and cost where they were predicted."""
+    said = manifest.get("predicted")
+    if not said:
+        return []
+    names = ("calls", "prompt_tokens", "completion_tokens", "cost", "seconds")
+    pairs = [(name, said["total"][name], manifest["usage"]["total"][name]) for name in names]
+    return [Predicted(name.replace("_", " "), told, took) for name, told, took in pairs if told]
 
 
 def _coverage(outcomes: Mapping[str, Outcome], matches: pl.DataFrame) -> list[Coverage]:
@@ -128,7 +164,9 @@ def _examples(project: Project, outcomes: Mapping[str, Outcome], matches: pl.Dat
         last=8,
     )
     return [
-        Example(e.user_id, e.history, e.seed_user_id, e.similarity, e.summary or "", e.categories, e.items)
+        Example(
+            e.user_id, e.history, e.seed_user_id, e.similarity, e.summary or "", e.categories, e.items, e.curated or ""
+        )
         for e in explained
     ]
 

@@ -100,6 +100,20 @@ class Projection:
 
 
 @dataclass(frozen=True)
+class Predicted:
+    """One amount as the last dry run predicted it for all calls of these requests, and as it came."""
+
+    name: str
+    predicted: float
+    taken: float
+
+    @property
+    def difference(self) -> str:
+        """Return how far off the prediction was: ``+3.1 %`` where the run took more."""
+        return f"{self.taken / self.predicted - 1:+.1%}" if self.predicted else "not predicted"
+
+
+@dataclass(frozen=True)
 class LlmUsage:
     """What the LLM was asked and what it took.
 
@@ -117,6 +131,8 @@ class LlmUsage:
         Seeds without an answer, and with an answer that cannot be used.
     seeds, users : int
         How many the LLM reasoned about, and how many it would have been without retrieval.
+    predicted : sequence of Predicted
+        Empty where no dry run was made for these rationales.
     """
 
     calls: int
@@ -129,6 +145,7 @@ class LlmUsage:
     users: int
     cost: float | None = None
     currency: str = "USD"
+    predicted: Sequence[Predicted] = ()
 
     @property
     def ratio(self) -> float:
@@ -149,7 +166,8 @@ class Coverage:
 class Example:
     """One user, the seed that was found and the rationale that comes with it.
 
-    `history` has titles, oldest first; `seed_user_id` is None where the user has no match.
+    `history` has titles, oldest first; `seed_user_id` is None where the user has no match; `curated` says who
+    changed the rationale, and when.
     """
 
     user_id: str
@@ -159,6 +177,7 @@ class Example:
     summary: str = ""
     categories: tuple[str, ...] = ()
     items: tuple[str, ...] = ()
+    curated: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,6 +199,10 @@ class ReportFacts:
         "ranker", "against", "metric", "level", "value", "low", "high"}]}``, or only the list of rankers.
     ranking_absent : str
         Why `ranking` is None.
+    quality : sequence of tuple of str
+        The pool's measures that need no ranker, rows of `quality.tables.report_row`.
+    decisions : sequence of str
+        What people decided about single rationales of this pool.
     warnings : sequence of str
         What the reader has to know before believing the rest.
     """
@@ -196,6 +219,8 @@ class ReportFacts:
     projection: Projection | None = None
     ranking: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None
     ranking_absent: str = "no evaluation command is configured (evaluation.command)"
+    quality: Sequence[tuple[str, ...]] = ()
+    decisions: Sequence[str] = ()
     warnings: Sequence[str] = field(default_factory=tuple)
 
     @property

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from reland_features.artifacts import Draft, file_id
+from reland_features.artifacts import Artifact, Draft, content_id, file_id
 from reland_features.columns import MARTS
-from reland_features.errors import CheckError
+from reland_features.engines.base import Engine
+from reland_features.errors import CheckError, ConfigError
 from reland_features.project import Project
+from reland_features.retries import note_retry, retries_of
 from reland_features.stages.base import (
     Outcome,
     Progress,
@@ -159,29 +163,43 @@ def sample(project: Project, marts: Outcome, encoded: Outcome, progress: Progres
     )
 
 
-def generate(project: Project, marts: Outcome, seeds: Outcome, progress: Progress) -> Outcome:
-    """Let the LLM reason about the seeds (3.1.2), through the ledger: seeds → rationales."""
+def generate(
+    project: Project, marts: Outcome, seeds: Outcome, progress: Progress, *, retry_failed: bool = False
+) -> Outcome:
+    """Let the LLM reason about the seeds (3.1.2), through the ledger: seeds → rationales.
+
+    With `retry_failed` finished rationales of which some failed or are invalid are made anew: those seeds are asked
+    again, and from then on the new rationales take the place of the old ones.
+    """
     from reland_features.ledger import Ledger
     from reland_features.prompts import PromptTemplate
     from reland_features.rationales import generate as write_rationales
+    from reland_features.usage_counters import UsageCounters
 
     settings = project.config.rationales
     template = PromptTemplate.of(settings, base=project.root)
     engine = llm_engine(project)
     is_imported = settings.engine == "imported"
+    if is_imported and retry_failed:
+        raise ConfigError("imported texts cannot be asked for again", where="--retry-failed", hint="import better ones")
+    counters = UsageCounters(project.counters, project.config.name)
 
     def work(draft: Draft) -> tuple[int, int]:
-        with Ledger(project.ledger) as ledger:
-            result = write_rationales(
-                pl.read_parquet(seeds.artifact.table("seed_users")),
-                pl.read_parquet(marts.artifact.table("user_histories")),
-                pl.read_parquet(marts.artifact.table("items")),
-                template,
-                engine,
-                ledger,
-                settings,
-                on_progress=progress,
-            )
+        def progressed(done: int, total: int) -> None:
+            progress(done, total)
+            counters.refresh(ledger)
+
+        result = write_rationales(
+            pl.read_parquet(seeds.artifact.table("seed_users")),
+            pl.read_parquet(marts.artifact.table("user_histories")),
+            pl.read_parquet(marts.artifact.table("items")),
+            template,
+            engine,
+            ledger,
+            settings,
+            on_progress=progressed,
+            retry_failed=retry_failed,
+        )
         result.frame.write_parquet(draft.table("rationales"))
         draft.facts |= {
             "engine_id": engine.engine_id,
@@ -189,23 +207,62 @@ def generate(project: Project, marts: Outcome, seeds: Outcome, progress: Progres
             "prompt_id": f"imported, read as {template.prompt_id}" if is_imported else template.prompt_id,
             "step1_only": result.frame.filter(pl.col("status") == "ok", pl.col("items").list.len() == 0).height,
             "usage": result.usage,
+            "predicted": predicted(project, draft.id),
         }
         return seeds.rows_out, result.frame.filter(pl.col("status") == "ok").height
 
+    config, inputs = generation(project, template.prompt_id, engine, marts, seeds, retry_failed=retry_failed)
+    if retry_failed:
+        note_retry(project.retries, _unretried(config, inputs), config.get("retried", 0))
     try:
-        return run_stage(
-            project,
-            "generate",
-            "rationales",
-            as_of=seeds.as_of,
-            config={
-                "engine_id": engine.engine_id,
-                "parameters": engine.parameters,
-                "prompt_id": template.prompt_id,
-                **settings.model_dump(mode="json", include={"max_history", "categories", "items", "max_tokens"}),
-            },
-            inputs=[marts.artifact.id, seeds.artifact.id],
-            work=work,
-        )
+        with Ledger(project.ledger) as ledger:
+            if not is_imported:
+                ledger.set_prices(engine.engine_id, settings.prompt_price, settings.completion_price)
+            try:
+                return run_stage(
+                    project, "generate", "rationales", as_of=seeds.as_of, config=config, inputs=inputs, work=work
+                )
+            finally:
+                counters.write(ledger)
     finally:
         engine.close()
+
+
+def generation(
+    project: Project, prompt_id: str, engine: Engine, marts: Outcome, seeds: Outcome, *, retry_failed: bool = False
+) -> tuple[dict[str, Any], list[str]]:
+    """Return configuration and inputs that name the rationales; with `retry_failed` those of the next retry.
+
+    Finished rationales without a failed seed, and ones that a retry has not finished, need no further retry.
+    """
+    settings = project.config.rationales
+    config: dict[str, Any] = {
+        "engine_id": engine.engine_id,
+        "parameters": engine.parameters,
+        "prompt_id": prompt_id,
+        **settings.model_dump(mode="json", include={"max_history", "categories", "items", "max_tokens"}),
+    }
+    inputs = [marts.artifact.id, seeds.artifact.id]
+    retried = retries_of(project.retries, _unretried(config, inputs))
+    now_is = config | ({"retried": retried} if retried else {})
+    made = project.artifacts.find("rationales", project.artifacts.id_of("rationales", seeds.as_of, now_is, inputs))
+    return (config | {"retried": retried + 1} if retry_failed and made and _has_failed(made) else now_is), inputs
+
+
+def _unretried(config: Mapping[str, Any], inputs: Sequence[str]) -> str:
+    """Return what rationales and their retries have in common."""
+    return content_id([{key: value for key, value in config.items() if key != "retried"}, list(inputs)])
+
+
+def predicted(project: Project, artifact_id: str) -> dict[str, Any] | None:
+    """Return what the last dry run predicted, if it was for these rationales."""
+    if not project.dry_run.is_file():
+        return None
+    said: dict[str, Any] = json.loads(project.dry_run.read_text())
+    return said if said["rationales"] == artifact_id else None
+
+
+def _has_failed(made: Artifact) -> bool:
+    """Say whether a seed that can be asked about has no usable rationale."""
+    rows = pl.read_parquet(made.table("rationales"), columns=["status", "ledger_key"])
+    return rows.filter(pl.col("status") != "ok", pl.col("ledger_key") != "").height > 0

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from reland_features.errors import ArtifactError
-from reland_features.ledger import Attempt, Ledger, Usage, request_key, skeleton_id
+from reland_features.ledger import Attempt, EngineUsage, Ledger, Usage, request_key, skeleton_id
 from reland_features.skeleton import Choice, Fixed, Free
 
 ROOT = Path(__file__).parents[2]
@@ -60,8 +60,44 @@ def test_counts_every_attempt_of_some_keys_or_of_all(ledger):
     assert ledger.usage([]) == Usage()
     assert ledger.usage().total_tokens == 320
     assert ledger.usage().cost(prompt_price=2.0, completion_price=10.0) == pytest.approx((300 * 2 + 20 * 10) / 1e6)
-    assert ledger.seconds_per_call("dummy:x") == 0.5
-    assert ledger.seconds_per_call("other") is None
+
+
+def test_counts_by_engine_at_the_prices_last_noted(ledger):
+    other = replace(ANSWERED, engine_id="openai:m", prompt_tokens=1_000_000, completion_tokens=500_000)
+    ledger.record([ANSWERED, FAILED, other, replace(ANSWERED, engine_id="imported:someone:texts-1")])
+    ledger.set_prices("openai:m", 1.0, 2.0)
+    ledger.set_prices("openai:m", 3.0, 4.0)
+    assert ledger.prices() == {"openai:m": (3.0, 4.0)}
+    assert ledger.usage_by_engine() == [
+        EngineUsage("dummy:x", Usage(2, 1, 200, 20, 2.5), 0.0),
+        EngineUsage("openai:m", Usage(1, 0, 1_000_000, 500_000, 0.5), 5.0),
+    ]
+
+
+def test_gives_the_attempts_of_an_engine_prompt_or_seed_in_order(ledger):
+    other = replace(ANSWERED, prompt_id="generic-2", seed_user_id="u2")
+    ledger.record([ANSWERED, other, FAILED])
+    assert ledger.attempts() == [(1, ANSWERED), (2, other), (3, FAILED)]
+    assert ledger.attempts(engine_id="dummy:x", prompt_id="generic-1") == [(1, ANSWERED), (3, FAILED)]
+    assert ledger.attempts(seed_user_id="u2") == [(2, other)]
+
+
+def test_deletes_rows_and_gives_their_room_back(ledger):
+    ledger.record([replace(ANSWERED, key=str(n), text="x" * 10_000) for n in range(100)])
+    pages = ledger._connection.execute("pragma page_count").fetchone()[0]
+    ledger.delete(range(2, 101))
+    assert [attempt.key for _, attempt in ledger.attempts()] == ["0"]
+    assert ledger._connection.execute("pragma page_count").fetchone()[0] < pages / 5
+
+
+def test_opens_a_ledger_of_the_first_release(ledger):
+    """It had no table of prices, and is of the same version: its answers stay valid."""
+    ledger.record([ANSWERED])
+    ledger._connection.execute("drop table prices")
+    ledger.close()
+    with Ledger(ledger.path) as again:
+        assert again.prices() == {}
+        assert again.answers(["a"]) == {"a": ANSWERED}
 
 
 def test_looks_up_more_keys_than_sqlite_takes_variables(ledger):

@@ -20,6 +20,7 @@ from reland_features.config import Rationales
 from reland_features.demo.simulator import simulate, write_world
 from reland_features.encoders.base import BehaviorVectors
 from reland_features.errors import CheckError, ConfigError, TooManyFailuresError
+from reland_features.estimates import Amount, estimate
 from reland_features.explain import explain
 from reland_features.imported_texts import import_texts, open_texts
 from reland_features.init import make_project
@@ -27,7 +28,7 @@ from reland_features.ledger import Ledger
 from reland_features.pipeline import run
 from reland_features.project import Project
 from reland_features.prompts import PromptTemplate, rationale_text
-from reland_features.rationales import dry_run, generate
+from reland_features.rationales import generate
 from reland_features.seeds import sample_seeds
 from reland_features.sources import discover_columns
 from reland_features.stages.base import Outcome, text_encoder
@@ -146,14 +147,9 @@ class TestGenerate:
         assert frame["text"][1] == PROSE
 
     def test_the_ledger_holds_the_texts_as_answers_that_were_no_calls(self, world, ledger):
-        assert dry_run(*world.arguments(ledger, embed="summary")).as_dict() == {
-            "calls": 0,
-            "cached": 3,
-            "prompt_tokens": 0,
-            "completion_tokens_limit": 0,
-            "cost": 0.0,
-            "seconds_estimate": 0.0,
-        }
+        estimated = estimate(*world.arguments(ledger, embed="summary"))
+        assert (estimated.requests, estimated.cached) == (3, 3)
+        assert estimated.expected == estimated.total == Amount(0, 0, 0, 0.0, 0.0)
         first = generate(*world.arguments(ledger, embed="summary", max_requests=1, max_total_tokens=1))
         again = generate(*world.arguments(ledger, embed="summary"))
         nothing = {"calls": 0, "failed": 0, "prompt_tokens": 0, "completion_tokens": 0, "seconds": 0.0, "cost": 0.0}

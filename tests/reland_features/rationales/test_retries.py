@@ -1,0 +1,92 @@
+"""`--retry-failed`, and answers that are read anew without being asked for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import polars as pl
+import pytest
+
+from reland_features.engines.dummy import DummyEngine
+from reland_features.prompts import PromptTemplate
+
+
+def statuses(result) -> dict[str, int]:
+    return dict(result.frame["status"].value_counts().iter_rows())
+
+
+LOOSE = {"max_failed_fraction": 1.0}
+
+
+class TestRetryFailed:
+    def test_asks_failed_and_invalid_seeds_again_as_new_attempts(self, tables, ledger):
+        engine = DummyEngine(outcomes=["error", "invalid", *["ok"] * 18, "error", "error"])
+        first = tables.of(engine=engine, ledger=ledger, **LOOSE)
+        assert statuses(first) == {"failed": 1, "invalid": 1, "ok": 18}
+        again = DummyEngine()
+        second = tables.of(engine=again, ledger=ledger, retry_failed=True, **LOOSE)
+        assert (again.calls, statuses(second)) == (2, {"ok": 20})
+        assert ledger.usage().calls == 22 + 2
+        good = first.frame.filter(pl.col("status") == "ok")
+        assert second.frame.join(good, on=good.columns, how="semi", nulls_equal=True).height == 18
+
+    def test_a_greedy_engine_is_asked_once_more_per_retry(self, tables, ledger):
+        tables.of(engine=DummyEngine(outcomes=["invalid"]), ledger=ledger, **LOOSE)
+        for _ in range(2):
+            stubborn = DummyEngine(outcomes=["invalid"] * 9)
+            result = tables.of(engine=stubborn, ledger=ledger, retry_failed=True, **LOOSE)
+            assert (stubborn.calls, statuses(result)) == (1, {"invalid": 1, "ok": 19})
+        assert ledger.usage().calls == 22
+
+    def test_a_sampling_engine_is_asked_as_often_as_in_a_first_run(self, tables, ledger):
+        def sampling(outcomes):
+            engine = DummyEngine(outcomes=outcomes)
+            engine.parameters = {"temperature": 0.7}
+            return engine
+
+        tables.of(engine=sampling(["invalid", *["ok"] * 19, "invalid", "invalid"]), ledger=ledger, **LOOSE)
+        assert ledger.usage().calls == 22
+        quiet = sampling([])
+        tables.of(engine=quiet, ledger=ledger, **LOOSE)
+        assert quiet.calls == 0
+        engine = sampling(["invalid", "invalid"])
+        result = tables.of(engine=engine, ledger=ledger, retry_failed=True, **LOOSE)
+        assert (engine.calls, statuses(result)) == (3, {"ok": 20})
+
+    @pytest.mark.parametrize("outcome", ["invalid", "truncated"])
+    def test_a_later_run_without_it_finds_the_better_answers(self, tables, ledger, outcome):
+        engine = DummyEngine(outcomes=[outcome, *["ok"] * 19, *[outcome] * 2])
+        tables.of(engine=engine, ledger=ledger, max_tokens=64, **LOOSE)
+        retried = tables.of(engine=DummyEngine(), ledger=ledger, max_tokens=64, retry_failed=True, **LOOSE)
+        assert statuses(retried) == {"ok": 20}
+        quiet = DummyEngine()
+        assert tables.of(engine=quiet, ledger=ledger, max_tokens=64, **LOOSE).frame.equals(retried.frame)
+        assert quiet.calls == 0
+
+    def test_asks_nothing_where_all_is_well(self, tables, ledger):
+        tables.of(engine=DummyEngine(), ledger=ledger)
+        engine = DummyEngine()
+        tables.of(engine=engine, ledger=ledger, retry_failed=True)
+        assert engine.calls == 0
+
+
+def test_a_reader_that_understands_more_needs_no_call(tables, ledger):
+    """The ledger keeps what came; whether it is usable is decided when it is read."""
+
+    class Other(DummyEngine):  # writes "Films:" where the template says "Movies:"
+        constrained = False
+
+        def complete(self, requests, options):
+            return [
+                replace(answer, text=answer.text.replace("Movies:", "Kintopp:").replace("\n", " "))
+                for answer in super().complete(requests, options)
+            ]
+
+    template = PromptTemplate.load("movies")
+    first = tables.of(engine=Other(), ledger=ledger, template=template, max_failed_fraction=1.0)
+    assert statuses(first) == {"invalid": 20}
+    # The same prompt, read with another label: only the reader knows it.
+    better = replace(template, labels={**template.labels, "items": "Kintopp:"})
+    engine = Other()
+    second = tables.of(engine=engine, ledger=ledger, template=better)
+    assert (engine.calls, statuses(second)) == (0, {"ok": 20})
