@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from reland_features.curation import Curation, mark
 from reland_features.errors import TableError
 from reland_features.project import Project
 
@@ -27,6 +28,7 @@ class Explanation:
     summary: str | None
     categories: tuple[str, ...]
     items: tuple[str, ...]
+    curated: str | None = None  # who changed the rationale, and when; None where the LLM's words are served
 
     def as_dict(self) -> dict[str, Any]:
         """Return the explanation as a mapping."""
@@ -45,7 +47,7 @@ class Explanation:
                 *lines,
                 f"most similar seed: {self.seed_user_id} (cosine {self.similarity:.3f}, Eq. 3)",
                 *(f"  - {title}" for title in self.seed_history),
-                f"rationale of pool {self.pool_version}",
+                f"rationale of pool {self.pool_version}" + (f", {self.curated}" if self.curated else ""),
                 f"  why:        {self.summary}",
                 *(
                     (f"  categories: {', '.join(self.categories)}", f"  items:      {'; '.join(self.items)}")
@@ -119,6 +121,7 @@ def read_explanations(marts: Path, pool: Path, published: Path, user_ids: list[s
         .collect()
         .iter_rows(named=True)
     }
+    replaced = Curation.read(pool).replaced
     explanations = []
     for user in user_ids:
         row = found[user]
@@ -136,6 +139,7 @@ def read_explanations(marts: Path, pool: Path, published: Path, user_ids: list[s
                 summary=rationale.get("summary"),
                 categories=tuple(rationale.get("categories") or ()),
                 items=tuple(rationale.get("items") or ()),
+                curated=mark(replaced[row["seed_user_id"]]) if row["seed_user_id"] in replaced else None,
             )
         )
     return explanations

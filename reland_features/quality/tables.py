@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from reland_features.quality import LABELS, Estimate, Quality
+from reland_features.quality import LABELS, Estimate, Measure, Quality
 from reland_features.quality.comparison import Comparison
 
 
@@ -48,6 +48,18 @@ def comparison_table(comparison: Comparison, limit: int) -> str:
     ]
     head = ("", a.pool_version, b.pool_version, "B - A on common rows", "rows")
     return "\n".join([*lines, "", _aligned([head, *rows])])
+
+
+def report_row(measure: Measure) -> tuple[str, ...]:
+    """Return one line of the report's table: measure, rows, pool, constant, shuffled and the two differences."""
+    pool = value(measure.pool) + (f" [{interval(measure.pool)}]" if interval(measure.pool) else "")
+    return (
+        measure.label,
+        f"{measure.rows:,} {measure.unit}",
+        pool,
+        *(value(baseline) for baseline in (measure.constant, measure.shuffled)),
+        *(gap(difference) for difference in (measure.above_constant, measure.above_shuffled)),
+    )
 
 
 def value(estimate: Estimate | None) -> str:
