@@ -181,14 +181,27 @@ class Condense(Section):
         return value
 
 
+class Ray(Section):
+    """Where the engine runs on several workers: `address` is ``local``, ``auto`` or a cluster's ``host:port``.
+
+    `cpus` and `gpus` are what each worker reserves. Answers and their ledger keys stay the engine's own.
+    """
+
+    workers: int = Field(ge=1)
+    address: str = "local"
+    cpus: float = Field(1, gt=0)
+    gpus: float = Field(0, ge=0)
+
+
 class Rationales(Section):
     """The prompt, the LLM and its limits (section 3.1.2).
 
     `prompt` is a domain (movies, products, generic) or a path to a TOML file. `options` are the
-    engine's own (see engines/hf.py and engines/openai.py). Prices are per million tokens.
+    engine's own (see engines/hf.py, openai.py and vllm.py). Prices are per million tokens.
     `examples` of the prompt's own are shown before the user's history (few-shot); see `Condense` for Step 0.
     `max_tokens` bounds one answer; `max_requests`, `max_total_tokens` and `max_cost` are the budget of all calls.
     `adapter` is the id of an adapter that `reland tune` made for this model (engine hf).
+    A table `ray` spreads the engine over workers.
     With the engine `imported` nothing is asked: `model` names the texts of `reland rationales import`.
     `embed` says which part of a rationale becomes its embedding: the recommendations of Step 2 as in the
     paper, the `summary` of Step 1, or `both`.
@@ -215,6 +228,7 @@ class Rationales(Section):
     max_attempts: int = Field(3, ge=1)
     embed: Literal["recommendations", "summary", "both"] = "recommendations"
     options: dict[str, Any] = {}
+    ray: Ray | None = None
 
 
 class Tuning(Section):

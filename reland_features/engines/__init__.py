@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +18,23 @@ __all__ = ["Completion", "Engine", "Message", "Request", "build"]
 _BUILT_IN = {
     "hf": "reland_features.engines.hf:HFEngine",
     "openai": "reland_features.engines.openai:OpenAIEngine",
+    "vllm": "reland_features.engines.vllm:VLLMEngine",
     "dummy": "reland_features.engines.dummy:DummyEngine",
 }
+_EXTRAS = {"hf": "models", "openai": "openai", "vllm": "vllm"}
 
 
 def build(settings: Rationales, cache: Path) -> Engine:
-    """Make the engine of `rationales.engine`: hf, openai, dummy or ``package.module:Class``.
+    """Make the engine of `rationales.engine`: hf, openai, vllm, dummy or ``package.module:Class``.
 
     A class of your own is called as ``Class(model, revision=..., batch_size=..., cache=..., **options)``;
-    of the first three it gets those that its signature has.
+    of the first three it gets those that its signature has. With a table ``rationales.ray`` it runs on Ray's
+    workers.
 
     Parameters
     ----------
     settings : config.Rationales
-        `engine`, `model`, `revision`, `batch_size` and the engine's own `options`.
+        `engine`, `model`, `revision`, `batch_size`, the engine's own `options`, and `ray`.
     cache : Path
         Where model weights are kept.
 
@@ -55,8 +59,12 @@ def build(settings: Rationales, cache: Path) -> Engine:
                 hint=f"did you mean {near[0]!r}?" if near else "remove it",
             )
     passed = {name: value for name, value in given.items() if name in own or takes_any}
-    engine: Engine = make(settings.model, **passed, **settings.options)
-    return engine
+    whole: partial[Engine] = partial(make, settings.model, **passed, **settings.options)
+    if settings.ray is None:
+        return whole()
+    from reland_features.engines.ray import RayEngine
+
+    return RayEngine(whole, **settings.ray.model_dump())
 
 
 def _load(name: str) -> Any:
@@ -73,7 +81,7 @@ def _load(name: str) -> Any:
     try:
         return getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
-        extra = {"hf": "models", "openai": "openai"}.get(name, "")
+        extra = _EXTRAS.get(name, "")
         raise ConfigError(
             f"engine {name!r} needs a module that is not installed",
             where="rationales.engine",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -70,6 +71,9 @@ class DummyEngine:
         text = "I cannot help with that.\n" if outcome == "invalid" else self._fill(request, options)
         if text is None:
             return Completion("", prompt_tokens, error="every option of a choice is banned or taken")
+        if len(text.split()) > request.max_tokens:
+            kept = "".join(re.findall(r"\S+\s*", text)[: request.max_tokens])
+            return Completion(kept, prompt_tokens, request.max_tokens, "length")
         words = len(text.split())
         if outcome == "truncated":
             return Completion(text[: len(text) // 2], prompt_tokens, words // 2, "length")

@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from reland_features.engines.base import Completion, Request
+from reland_features.engines.chat import load_tokenizer, prompt_tokens
 from reland_features.engines.constraint import Answer
 from reland_features.engines.packed import KeyValues, adopt, forward
 from reland_features.engines.vocabulary import Vocabulary
@@ -22,10 +23,6 @@ from reland_features.weights import adapter_hash, dense, quiet, resolve
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 _SHARED_PREFIX = 16  # tokens; a shorter common beginning is not worth a pass of its own
-_CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
 
 
 class HFEngine:
@@ -203,20 +200,11 @@ class HFEngine:
         return chosen
 
     def _prompts(self, requests: Sequence[Request]) -> list[list[int]]:
-        texts = [
-            self._tokenizer.apply_chat_template(list(request.messages), tokenize=False, add_generation_prompt=True)
-            for request in requests
-        ]
-        encoded: list[list[int]] = self._tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
-        return encoded
+        return prompt_tokens(self._tokenizer, requests)
 
     @cached_property
     def _tokenizer(self) -> Any:
-        with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(dense(self._weights, "tokenizer", self._cache))
-        if tokenizer.chat_template is None:
-            tokenizer.chat_template = _CHATML
-        return tokenizer
+        return load_tokenizer(dense(self._weights, "tokenizer", self._cache))
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:

@@ -8,14 +8,15 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
 
 from reland_features.engines.base import Completion, Request
-from reland_features.errors import ConfigError
+from reland_features.engines.structured import answer_text, json_schema
+from reland_features.errors import ConfigError, EngineError
 from reland_features.skeleton import Options
 
 DEFAULT_URL = "https://api.openai.com/v1"
@@ -25,10 +26,10 @@ _MAX_PAUSE = 60.0
 
 
 class OpenAIEngine:
-    """Ask a chat-completions endpoint; skeletons are not enforced, answers are validated after the fact.
+    """Ask a chat-completions endpoint; answers are validated after the fact, and held to a schema where it can.
 
     Overload (429), server errors, timeouts and broken connections are tried again after a pause that
-    doubles, with jitter, or that the server names (Retry-After). Everything else, a bad request or a
+    doubles, with full jitter, or that the server names (Retry-After). Everything else, a bad request or a
     wrong key for example, is not. The API key is read from the environment, sent, and written nowhere.
 
     Parameters
@@ -53,13 +54,14 @@ class OpenAIEngine:
         None leaves it to the server.
     seed : int, optional
         Sent to the server where given.
+    structured_output : bool
+        Send each skeleton as a JSON schema (``response_format``), for servers that hold answers to one: OpenAI
+        since gpt-4o, vLLM, llama.cpp, TGI and others. A reply that does not follow it is kept as it is.
     extra : mapping, optional
         Further fields of the request's body, for example ``{"top_p" = 0.9}``.
-    sleep : callable
-        Waits; tests pass their own.
+    sleep, clock : callable
+        Wait some seconds, and tell the seconds since 1970; tests pass their own.
     """
-
-    constrained = False
 
     def __init__(
         self,
@@ -74,8 +76,10 @@ class OpenAIEngine:
         max_retry_after: float = 300.0,
         temperature: float | None = 0.0,
         seed: int | None = None,
+        structured_output: bool = False,
         extra: Mapping[str, Any] | None = None,
         sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._key = os.environ.get(api_key_env, "")
         if not self._key and (base_url == DEFAULT_URL or api_key_env != DEFAULT_KEY):
@@ -90,8 +94,12 @@ class OpenAIEngine:
         self.batch_size = batch_size
         self.parameters: dict[str, Any] = {"temperature": temperature, "seed": seed, **(extra or {})}
         self._body = {"model": model, **{key: v for key, v in self.parameters.items() if v is not None}}
+        self.constrained = structured_output  # then the catalogue shapes answers: it is part of their ledger keys
+        if structured_output:
+            self.parameters["structured_output"] = True
         self._max_retries, self._max_retry_after = max_retries, max_retry_after
-        self._sleep, self._random = sleep, random.Random(0)  # jitter only; answers do not depend on it
+        self._sleep, self._clock = sleep, clock
+        self._random = random.Random()  # of the pauses alone: two processes must not try again at the same time
         self._concurrency = concurrency or batch_size
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         limits = httpx.Limits(max_connections=self._concurrency)
@@ -100,7 +108,7 @@ class OpenAIEngine:
     def complete(self, requests: Sequence[Request], options: Options) -> list[Completion]:
         """Answer every request, `concurrency` at a time; see `Engine.complete`."""
         with ThreadPoolExecutor(max_workers=self._concurrency) as workers:
-            return list(workers.map(self._answer, requests))
+            return list(workers.map(lambda request: self._answer(request, options), requests))
 
     def count_tokens(self, requests: Sequence[Request]) -> list[int]:
         """Estimate prompt tokens without the server's tokenizer: a token is four characters, plus four a message."""
@@ -110,8 +118,15 @@ class OpenAIEngine:
         """Close the connections."""
         self._client.close()
 
-    def _answer(self, request: Request) -> Completion:
+    def _answer(self, request: Request, options: Options) -> Completion:
         body = {**self._body, "messages": list(request.messages), "max_tokens": request.max_tokens}
+        if self.constrained and request.skeleton:
+            try:
+                schema = json_schema(request.skeleton, options)
+            except EngineError as error:
+                return Completion("", error=" ".join(str(error).split()))
+            shape = {"name": "answer", "strict": True, "schema": schema}
+            body["response_format"] = {"type": "json_schema", "json_schema": shape}
         for tries_left in range(self._max_retries, -1, -1):
             pause: float | None = None
             try:
@@ -124,14 +139,17 @@ class OpenAIEngine:
                     return self._read(response, request)
                 problem = self._clean(f"HTTP {response.status_code}: {_detail(response)}")
                 if response.status_code not in _RETRIED or "insufficient_quota" in problem:
-                    return Completion("", error=problem)
-                pause = _retry_after(response.headers.get("Retry-After"))
+                    is_refused = response.status_code in (400, 422) and "response_format" in body
+                    hint = " (sent with a JSON schema; set rationales.options.structured_output = false if it is that)"
+                    return Completion("", error=problem + hint * is_refused)
+                pause = _retry_after(response.headers.get("Retry-After"), self._clock())
                 if pause is not None and pause > self._max_retry_after:
                     asked = f"the server asks to wait {pause:.0f} s, more than max_retry_after"
                     return Completion("", error=f"{problem} ({asked})")
             if tries_left:
                 backoff = min(_MAX_PAUSE, 2.0 ** (self._max_retries - tries_left))
-                self._sleep((pause if pause is not None else backoff * 0.5) + self._random.uniform(0, 0.5) * backoff)
+                # Full jitter; never before the moment that the server named.
+                self._sleep((pause or 0.0) + self._random.uniform(0, backoff))
         return Completion("", error=f"{problem} (after {self._max_retries + 1} tries)")
 
     def _read(self, response: httpx.Response, request: Request) -> Completion:
@@ -139,7 +157,7 @@ class OpenAIEngine:
         try:
             value = response.json()
             choice = value["choices"][0]
-            text = _text(choice["message"].get("content"))
+            text = _text(choice["message"].get("content")) or _text(choice["message"].get("refusal"))
             finish_reason = str(choice.get("finish_reason") or "stop")
             usage = value.get("usage") or {}
             prompt_tokens = int(usage.get("prompt_tokens") or self.count_tokens([request])[0])
@@ -152,7 +170,8 @@ class OpenAIEngine:
         if not text.strip():
             problem = f"the answer is empty (finish_reason {finish_reason})"
             return Completion("", prompt_tokens, completion_tokens, finish_reason, problem)
-        return Completion(self._clean(text), prompt_tokens, completion_tokens, finish_reason)
+        laid_out = answer_text(request.skeleton, text) if self.constrained and request.skeleton else None
+        return Completion(self._clean(laid_out or text), prompt_tokens, completion_tokens, finish_reason)
 
     def _clean(self, text: str) -> str:
         """Take the key out of what a server echoes."""
@@ -188,8 +207,8 @@ def _detail(response: httpx.Response) -> str:
     return " ".join(text.split())[:300]
 
 
-def _retry_after(value: str | None) -> float | None:
-    """Return the seconds of a Retry-After header: a number, or the time until a date."""
+def _retry_after(value: str | None, now: float) -> float | None:
+    """Return the seconds of a Retry-After header: a number, or the time from `now` until a date."""
     if value is None:
         return None
     if re.fullmatch(r"\d+(\.\d+)?", value.strip()):
@@ -199,7 +218,7 @@ def _retry_after(value: str | None) -> float | None:
     except ValueError:
         return None  # not understood: pause as without it
     until = until if until.tzinfo else until.replace(tzinfo=UTC)
-    return max(0.0, (until - datetime.now(UTC)).total_seconds())
+    return max(0.0, until.timestamp() - now)
 
 
 def _text(content: Any) -> str:

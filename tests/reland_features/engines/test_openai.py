@@ -1,13 +1,15 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
+import json
+from datetime import UTC, datetime
+from types import MappingProxyType
 
 import pytest
 
 from reland_features.engines.base import Request
 from reland_features.engines.openai import OpenAIEngine
 from reland_features.errors import ConfigError
+from reland_features.skeleton import Choice, Fixed, Free
 
 ASK = Request(({"role": "system", "content": "s" * 40}, {"role": "user", "content": "u" * 80}), max_tokens=77)
 KEY = "sk-very-secret"
@@ -54,15 +56,30 @@ def test_waits_as_long_as_the_server_asks(engine, llm_server, reply, pauses):
     llm_server.script = [reply(status=429, headers={"Retry-After": "7"}), reply(status=500)]
     assert engine.complete([ASK], {})[0].text == "hello"
     assert len(llm_server.requests) == 3
-    assert 7 <= pauses[0] <= 7.5
-    assert 1 <= pauses[1] <= 2  # the second pause of an exponential backoff with jitter
+    assert 7 <= pauses[0] <= 8
+    assert 0 <= pauses[1] <= 2  # the second pause of an exponential backoff with full jitter
 
 
-def test_reads_a_date_in_retry_after(engine, llm_server, reply, pauses):
-    later = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
-    llm_server.script = [reply(status=503, headers={"Retry-After": later})]
+def test_pauses_double_and_are_drawn_from_zero_up(llm_server, reply, pauses):
+    engine = OpenAIEngine("m", base_url=llm_server.url, max_retries=3, sleep=pauses.append, concurrency=1)
+    llm_server.answer = lambda body: reply(status=503)
+    engine.complete([ASK] * 60, {})
+    assert len(pauses) == 180
+    for number, longest in enumerate((1.0, 2.0, 4.0)):
+        drawn = pauses[number::3]
+        assert 0 <= min(drawn) < 0.25 * longest
+        assert 0.75 * longest < max(drawn) <= longest
+    engine.close()
+
+
+@pytest.mark.parametrize("asked", [{"Retry-After": "Sun, 09 Sep 2001 01:48:20 GMT"}, {"Retry-After": "100"}])
+def test_reads_seconds_and_dates_in_retry_after(llm_server, reply, pauses, asked):
+    now = datetime(2001, 9, 9, 1, 46, 40, tzinfo=UTC).timestamp()
+    engine = OpenAIEngine("m", base_url=llm_server.url, sleep=pauses.append, clock=lambda: now)
+    llm_server.script = [reply(status=503, headers=asked)]
     assert engine.complete([ASK], {})[0].text == "hello"
-    assert 80 < pauses[0] < 102
+    assert 100 <= pauses[0] <= 101
+    engine.close()
 
 
 def test_does_not_wait_for_an_hour(engine, llm_server, reply, pauses):
@@ -170,3 +187,76 @@ def test_says_what_is_missing_before_any_call(monkeypatch, options):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(ConfigError, match=r"export (OPENAI_API_KEY|MY_KEY)=|base_url ="):
         OpenAIEngine("m", **options)
+
+
+class TestStructuredOutput:
+    """Skeletons as JSON schemas, where the server is said to hold answers to them."""
+
+    SHAPED = Request(
+        ({"role": "user", "content": "u"},),
+        (Fixed("Step 1: You prefer"), Free(8), Fixed("Step 2:\n1. "), Choice("films", frozenset("B")),
+         Fixed("2. "), Choice("films", frozenset("B"))),
+    )  # fmt: skip
+    OPTIONS = MappingProxyType({"films": ("A", "B", "C")})
+    REPLY = json.dumps({"step_1_you_prefer": "You prefer\n slow films", "films_1": "A", "films_2": "C"})
+    TEXT = "Step 1: You prefer slow films\nStep 2:\n1. A\n2. C\n"
+
+    @pytest.fixture
+    def engine(self, llm_server):
+        made = OpenAIEngine("m", base_url=llm_server.url, structured_output=True)
+        yield made
+        made.close()
+
+    def test_sends_the_schema_and_lays_the_answer_out(self, engine, llm_server, completion):
+        llm_server.script = [completion(self.REPLY)]
+        assert engine.complete([self.SHAPED], self.OPTIONS)[0].text == self.TEXT
+        assert engine.constrained
+        assert llm_server.requests[0]["response_format"] == {
+            "type": "json_schema",
+            "json_schema": {
+                "name": "answer",
+                "strict": True,
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "step_1_you_prefer": {
+                            "type": "string",
+                            "description": "one line that continues: Step 1: You prefer",
+                        },
+                        "films_1": {"$ref": "#/$defs/films"},
+                        "films_2": {"$ref": "#/$defs/films"},
+                    },
+                    "required": ["step_1_you_prefer", "films_1", "films_2"],
+                    "additionalProperties": False,
+                    "$defs": {"films": {"type": "string", "enum": ["A", "C"]}},
+                },
+            },
+        }
+
+    @pytest.mark.parametrize("reply", ["Step 1: You prefer ...", '{"films_1": "A"}', '{"step_1', "[]"])
+    def test_a_reply_that_does_not_follow_it_is_kept_for_validation(self, engine, llm_server, completion, reply):
+        llm_server.script = [completion(reply)]
+        assert engine.complete([self.SHAPED], self.OPTIONS)[0].text == reply
+
+    def test_a_refusal_is_an_answer_that_cannot_be_used(self, engine, llm_server, reply):
+        message = {"role": "assistant", "content": None, "refusal": "I cannot help with that."}
+        llm_server.script = [reply(json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}))]
+        (answer,) = engine.complete([self.SHAPED], self.OPTIONS)
+        assert (answer.text, answer.error) == ("I cannot help with that.", "")
+
+    def test_a_server_without_schemas_says_what_to_type(self, engine, llm_server, reply):
+        llm_server.answer = lambda body: reply('{"error": {"message": "unknown field response_format"}}', status=400)
+        (answer,) = engine.complete([self.SHAPED], self.OPTIONS)
+        assert answer.error.startswith("HTTP 400: unknown field response_format")
+        assert "structured_output = false" in answer.error
+        assert len(llm_server.requests) == 1
+
+    def test_a_large_catalogue_is_no_enumeration(self, engine, llm_server, completion):
+        llm_server.script = [completion(self.REPLY)]
+        engine.complete([self.SHAPED], {"films": tuple(f"Film {n}" for n in range(252))})
+        schema = llm_server.requests[0]["response_format"]["json_schema"]["schema"]
+        assert schema["$defs"] == {"films": {"type": "string"}}
+
+    def test_without_a_skeleton_nothing_is_added(self, engine, llm_server):
+        assert engine.complete([ASK], {})[0].text == "hello"
+        assert "response_format" not in llm_server.requests[0]
