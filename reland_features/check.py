@@ -31,7 +31,7 @@ def check_parts(project: Project) -> list[RelandError]:
                     hint="reland init NEW_DIR ... makes one; copy it from there",
                 )
             )
-    for part in (_prompt, _engine, _text_encoder, _behavior_encoder, _pool):
+    for part in (_prompt, _engine, _text_encoder, _behavior_encoder, _pool, _cold_start):
         try:
             part(project)
         except CheckError as error:
@@ -64,6 +64,18 @@ def _behavior_encoder(project: Project) -> None:
     from reland_features import encoders
 
     encoders.build(project.config.encoder, project.config.seed)
+
+
+def _cold_start(project: Project) -> None:
+    data = project.config.data
+    if project.config.cold_start.enabled and not (data.users and data.columns.users.profile):
+        raise ConfigError(
+            "users are to be matched by profile, and there are no profiles",
+            where="cold_start.enabled",
+            got="no users table" if not data.users else "no profile columns",
+            expected="data.users, and its columns in data.columns.users.profile",
+            hint="name them in reland.toml, or --set cold_start.enabled=false",
+        )
 
 
 def _pool(project: Project) -> None:

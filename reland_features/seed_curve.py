@@ -69,10 +69,11 @@ def similarity_curve(
     Returns
     -------
     polars.DataFrame
-        A row per number. seeds; over users, then averaged over draws: mean, median, q05 (5 % quantile) of the
-        cosine to the best seed, coverage (share of users), loss (1 − mean: what a seed for everybody would still
-        add); mean_spread and coverage_spread (standard deviation over draws, 0 for one); gain_per_100 (what the
-        mean gained per 100 seeds since the row before; null in the first). Seeds are users too, at cosine 1.
+        A row per number. seeds; share (of all users); over users, then averaged over draws: mean, median, q05 (5 %
+        quantile) of the cosine to the best seed, coverage (share of users), loss (1 − mean: what a seed for
+        everybody would still add); mean_spread and coverage_spread (standard deviation over draws, 0 for one);
+        gain_per_100 (what the mean gained per 100 seeds since the row before; null in the first). Seeds are users
+        too, at cosine 1; others is the mean of those who are none (NaN where all are).
     """
     unit = vectors.vectors / np.linalg.norm(vectors.vectors, axis=1, keepdims=True)
     row_of = {user: row for row, user in enumerate(vectors.user_ids)}
@@ -101,6 +102,7 @@ def similarity_curve(
             "share": np.array(numbers) / len(unit),
             "mean": mean[:, 0],
             "mean_spread": spread[:, 0],
+            "others": _others(mean[:, 0], np.array(numbers) / len(unit)),
             "median": mean[:, 1],
             "q05": mean[:, 2],
             "coverage": mean[:, 3],
@@ -176,6 +178,11 @@ def affordable_seeds(
     numbers = seed_counts(len(vectors.user_ids), limit, limit)
     curve = similarity_curve(vectors, counts, numbers, settings, seed=seed, among=among)
     return advise(curve, settings.min_marginal_similarity)
+
+
+def _others(mean: np.ndarray, share: np.ndarray) -> npt.NDArray[np.float64]:
+    left = 1.0 - share
+    return np.divide(mean - share, left, out=np.full(len(mean), np.nan), where=left > 0)
 
 
 def _slope(curve: pl.DataFrame, start: int, stop: int) -> float:

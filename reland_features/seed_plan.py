@@ -17,7 +17,7 @@ from reland_features.stages import Outcome, llm_engine, read_vectors
 from reland_features.stages.base import imported_texts
 
 _HEADER = (
-    "", "seeds", "of users", "mean ± over draws", "median", "5 %", "covered", "loss", "per 100 seeds",
+    "", "seeds", "of users", "mean ± over draws", "without seeds", "median", "5 %", "covered", "loss", "per 100 seeds",
     "per 1,000 tokens", "tokens",
 )  # fmt: skip
 
@@ -56,7 +56,8 @@ class SeedPlan:
             tokens = row["tokens"]
             cells = (
                 mark, f"{row['seeds']:,}", f"{row['share']:.1%}", f"{row['mean']:.4f} ± {row['mean_spread']:.4f}",
-                f"{row['median']:.4f}", f"{row['q05']:.4f}", f"{row['coverage']:.1%}", f"{row['loss']:.4f}", gain,
+                *(f"{row[name]:.4f}" for name in ("others", "median", "q05")),
+                f"{row['coverage']:.1%}", f"{row['loss']:.4f}", gain,
                 "" if value is None else f"{value:.6f}", "" if tokens is None else f"{tokens:,.0f}",
             )  # fmt: skip
             lines.append(f"| {' | '.join(cells)} |")
@@ -72,7 +73,8 @@ class SeedPlan:
         )
         return (
             f"{self.n_users:,} users, cosine to the best seed (Eq. 3), mean of {self.draws} draws; covered: "
-            f"{self.covered_at:g} or more; loss: 1 − mean; {tokens}\n\n{self.table()}\n\n"
+            f"{self.covered_at:g} or more; loss: 1 − mean; seeds count as users at cosine 1, in 'without seeds' "
+            f"they do not; {tokens}\n\n{self.table()}\n\n"
             f"→ recommended: {self.advice.seeds:,} seeds: {self.advice.reason}\n* configured: {self.configured:,}"
         )
 

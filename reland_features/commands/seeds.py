@@ -12,8 +12,6 @@ from reland_features.commands.options import AsOf, Json, Overrides, ProjectDir, 
 
 seeds = group("How many seed users to reason about, and how users without behaviour reach them.")
 
-Output = Annotated[Path | None, typer.Option(help="Write a markdown file too.")]
-
 
 @seeds.command()
 def plan(
@@ -47,3 +45,26 @@ def plan(
     print(json.dumps(planned.as_dict()) if as_json else planned.text())
     advice = planned.advice
     say(f"\nin reland.toml:\n\n[seeds]\ncount = {advice.seeds}\n\nthen: reland run")
+
+
+@seeds.command("cold-start")
+def cold_start(
+    project: ProjectDir = Path(),
+    users: Annotated[int, typer.Option(min=2, help="Users whose history is hidden.")] = 500,
+    keep_encoder: Annotated[
+        bool, typer.Option("--keep-encoder", help="Do not fit the encoder again without the hidden histories.")
+    ] = False,
+    output: Annotated[Path | None, typer.Option(help="Write FILE.md.")] = None,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Measure how well profiles choose seeds: hide users' histories, match them by profile, and look."""
+    from reland_features.cold_start_evaluation import evaluate_cold_start
+    from reland_features.project import Project
+
+    opened = Project.open(project, overrides or ())
+    found = evaluate_cold_start(opened, users=users, encode_again=not keep_encoder)
+    if output:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(f"# Cold start: {opened.config.name}\n\n{found.text()}\n")
+    print(json.dumps(found.as_dict()) if as_json else found.text())

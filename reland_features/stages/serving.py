@@ -14,6 +14,8 @@ from reland_features.errors import FeatureStoreError
 from reland_features.project import Project
 from reland_features.stages.base import Outcome, Progress, folder_id, now, read_vectors, run_stage, text_encoder
 
+COLD_START_USERS = "cold_start_users"
+
 
 def build_pool(project: Project, encoded: Outcome, seeds: Outcome, rationales: Outcome, progress: Progress) -> Outcome:
     """Encode the rationales (`rationales.embed`) and put them by the seeds' vectors: rationales → reasoning pool.
@@ -80,21 +82,33 @@ def build_pool(project: Project, encoded: Outcome, seeds: Outcome, rationales: O
 def match(project: Project, marts: Outcome, encoded: Outcome, pool: Outcome, progress: Progress) -> Outcome:
     """Match every user to its most similar seed, Eq. (3), through Milvus: vectors → matches."""
     settings, milvus = project.config.match, project.config.pool
+    cold_start, profile = project.config.cold_start, project.config.data.columns.users.profile
 
     def work(draft: Draft) -> tuple[int, int]:
         from reland_features import matching
         from reland_features import pool as pools
         from reland_features.index import ExactIndex, MilvusIndex
 
-        users = pl.read_parquet(marts.artifact.table("users"), columns=["user_id"])["user_id"]
+        mart = pl.read_parquet(marts.artifact.table("users"), columns=["user_id", "profile", "interaction_count"])
+        users = mart["user_id"]
         reasoning_pool = pools.ReasoningPool.read(pool.artifact.path)
+        vectors = read_vectors(encoded)
+        if cold_start.enabled:
+            from reland_features.cold_start import with_cold_users
+
+            started = with_cold_users(
+                vectors, mart, profile, cold_start, seeds=reasoning_pool.frame["seed_user_id"], seed=project.config.seed
+            )
+            vectors = started.vectors
+            started.user_ids.to_frame().write_parquet(draft.table(COLD_START_USERS))
+            draft.facts["cold_start"] = started.facts
         index = (
             ExactIndex() if settings.matcher == "exact" else MilvusIndex(project.pool_uri, milvus.token, milvus.index)
         )
         try:
             pools.install(reasoning_pool, index, milvus.collection_prefix)
             matches = matching.match_users(
-                read_vectors(encoded),
+                vectors,
                 reasoning_pool,
                 index,
                 prefix=milvus.collection_prefix,
@@ -122,6 +136,7 @@ def match(project: Project, marts: Outcome, encoded: Outcome, pool: Outcome, pro
             "index": milvus.index,
             "uri": milvus.uri,
             **settings.model_dump(include={"top_k"}, exclude_defaults=True),
+            **({"cold_start": cold_start.model_dump(), "profile": list(profile)} if cold_start.enabled else {}),
         },
         inputs=[marts.artifact.id, encoded.artifact.id, pool.artifact.id],
         work=work,
@@ -137,11 +152,12 @@ def publish(
 
     encoder = text_encoder(project)
     version = pool.artifact.manifest["pool_version"]
-    is_detailed = project.config.match.top_k > 1
+    is_detailed = project.config.match.top_k > 1 or project.config.cold_start.enabled
     mixing = {"temperature": project.config.match.temperature} if is_detailed else {}
 
     def work(draft: Draft) -> tuple[int, int]:
         items = pl.read_parquet(marts.artifact.table("items"))
+        cold = matches.artifact.table(COLD_START_USERS)
         frames = features.build_features(
             pool=pools.ReasoningPool.read(pool.artifact.path).frame,
             pool_version=version,
@@ -154,6 +170,7 @@ def publish(
             created_at=now(),
             # Once there, the table goes on with every run: the newest row of a user must be of the newest run.
             match_detail=is_detailed or (project.features / USER_MATCH_DETAIL.name).is_dir(),
+            cold_start=pl.read_parquet(cold)["user_id"].to_list() if cold.is_file() else (),
             **mixing,
         )
         curation = Curation.read(pool.artifact.path)

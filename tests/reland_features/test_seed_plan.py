@@ -50,6 +50,7 @@ def test_the_curve_by_hand():
         "share": [1 / 3, 1],
         "mean": [0.8, 1],
         "mean_spread": [0, 0],
+        "others": [0.7, np.nan],
         "median": [0.8, 1],
         "q05": [0.62, 1],  # a tenth of the way from 0.6 to 0.8
         "coverage": [2 / 3, 1],
