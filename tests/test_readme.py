@@ -34,7 +34,9 @@ def test_every_option_of_a_reland_command_line_exists():
     commands = get_command(app).commands
     for line in re.findall(r"^\$? ?reland [a-z]+ .*$", README, flags=re.MULTILINE):
         words = line.removeprefix("$ ").split("#")[0].split()
-        known = {option for parameter in commands[words[1]].params for option in parameter.opts}
+        command = commands[words[1]]
+        command = getattr(command, "commands", {}).get("".join(words[2:3]), command)
+        known = {option for parameter in command.params for option in parameter.opts}
         assert {word for word in words if word.startswith("--")} <= known, line
 
 

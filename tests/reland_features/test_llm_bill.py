@@ -24,8 +24,23 @@ from reland_features.report.collect import _predicted
 from reland_features.sources import discover_columns
 
 SEEDS = 40
-LOCAL_LLM = '''
+PARTS = '''
+import numpy as np
+
+from reland_features.encoders.base import BehaviorVectors
 from reland_features.engines.dummy import DummyEngine
+
+
+class Drawn:
+    """Behaviour vectors at random: who is a seed does not matter here."""
+
+    def __init__(self, dimension, seed):
+        self.encoder_id, self.size, self.seed = f"drawn-{seed}", dimension, seed
+
+    def encode(self, interactions, as_of):
+        vectors = np.random.default_rng(self.seed).normal(size=(len(interactions.user_ids), self.size))
+        return BehaviorVectors(interactions.user_ids, vectors.astype(np.float32), self.encoder_id, as_of)
+
 
 class Local(DummyEngine):
     """On this machine, so that a dry run may ask it."""
@@ -39,8 +54,8 @@ batch_size = 4
 prompt_price = 2.0
 completion_price = 10.0
 
-[encoder.options]
-max_epochs = 1
+[encoder]
+name = "own_parts:Drawn"
 
 [match]
 matcher = "exact"
@@ -59,9 +74,9 @@ def sampled(tmp_path_factory) -> Path:
     make_project(folder, tables, {}, discover=discover_columns)
     toml = (folder / "reland.toml").read_text().replace("fraction = 0.1", f"count = {SEEDS}")
     toml = toml.replace("holdout = 2", "holdout = 2\ncommand = []")
-    toml = toml.replace('engine = "hf"\nmodel = "smollm2-135m-instruct"', 'engine = "local_llm:Local"\nmodel = "m"')
+    toml = toml.replace('engine = "hf"\nmodel = "smollm2-135m-instruct"', 'engine = "own_parts:Local"\nmodel = "m"')
     (folder / "reland.toml").write_text(toml.rstrip() + SETTINGS)
-    (folder / "local_llm.py").write_text(LOCAL_LLM)
+    (folder / "own_parts.py").write_text(PARTS)
     run(Project.open(folder), "sample")
     return folder
 
@@ -214,17 +229,16 @@ class TestRetryFailed:
     def test_makes_new_rationales_that_later_runs_use(self, folder):
         outcomes = json.dumps(["invalid", *["ok"] * 39])
         dummy = ["rationales.engine=dummy"]
-        first = run(Project.open(folder, [*dummy, f"rationales.options={{outcomes={outcomes}}}"]), "pool")
+        first = run(Project.open(folder, [*dummy, f"rationales.options={{outcomes={outcomes}}}"]), "generate")
         assert first.outcomes["generate"].rows_out == 39
-        plain = run(Project.open(folder, dummy), "pool")
+        plain = run(Project.open(folder, dummy), "generate")
         assert plain.outcomes["generate"].cached
         assert calls(folder) == 40
-        retried = run(Project.open(folder, dummy), "pool", retry_failed=True)
+        retried = run(Project.open(folder, dummy), "generate", retry_failed=True)
         assert (retried.outcomes["generate"].rows_out, calls(folder)) == (40, 41)
-        assert retried.outcomes["pool"].rows_out == 40
-        later = run(Project.open(folder, dummy), "pool")
+        later = run(Project.open(folder, dummy), "generate")
         assert later.outcomes["generate"].artifact.id == retried.outcomes["generate"].artifact.id
-        again = run(Project.open(folder, dummy), "pool", retry_failed=True)
+        again = run(Project.open(folder, dummy), "generate", retry_failed=True)
         assert again.outcomes["generate"].cached
         assert calls(folder) == 41
 

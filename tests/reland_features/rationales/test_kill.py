@@ -45,7 +45,7 @@ result.frame.write_parquet(folder / "rationales.parquet")
 
 
 @pytest.mark.parametrize("kills", [1, pytest.param(5, marks=pytest.mark.slow)])
-def test_kill_9_at_random_moments_pays_nothing_twice_and_ends_in_the_same_table(make_tables, tmp_path, kills):
+def test_kill_9_at_random_moments_pays_nothing_twice_and_ends_in_the_same_table(make_tables, ledger, tmp_path, kills):
     tables = make_tables(users=200, films=400)
     for name in ("seeds", "histories", "items"):
         getattr(tables, name).write_parquet(tmp_path / f"{name}.parquet")
