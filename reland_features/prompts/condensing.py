@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from reland_features.prompts.text import HistoryItem, Step0, clean
+from reland_features.prompts.text import HistoryItem, Step0, clean, without
 
 LEFT_OUT = "({n_left_out} earlier ones are not shown) "
 _URL = re.compile(r"(?i)\b(?:https?://|www\.)\S+")
 # Pictures, arrows, dingbats, flags, and what joins or colours them; trade marks are as empty of taste as they are.
 _PICTURES = re.compile(r"[\U0001f000-\U0001faff\u2190-\u21ff\u2300-\u23ff\u25a0-\u27bf\u2b00-\u2bff\ufe0f\u200d©®™]")
 _REPEATED = re.compile(r"([!?~*=_|;,-])\1+|[!?]{2,}")
+_LOOSE = re.compile(r"\s+([,:;.!?](?:\s|$))")  # what stood behind a picture
 _LONG = 5  # letters; shorter words in capitals are mostly abbreviations
 
 
@@ -47,10 +48,9 @@ class Condensing(Step0):
         Addresses, pictures, promotional text and repeated punctuation go. Three words in capitals in a row, two of
         them long, are shouting and get one capital each; fewer may be a name. What would leave nothing is not done.
         """
-        text = html.unescape(title)
+        text = without(self.drop_patterns, clean(html.unescape(title)))
         text = clean(_PICTURES.sub(" ", _URL.sub(" ", text))) or text
-        for pattern in self.patterns:
-            text = clean(re.sub(pattern, " ", text)) or text
+        text = without(self.patterns, _LOOSE.sub(r"\1", text))
         text = _calm(_REPEATED.sub(lambda found: found[0][0], text))
         return super().title(text.strip(" -–—,;|*=~_") or text)
 
@@ -72,5 +72,5 @@ def _calm(text: str) -> str:
         some = list(run)
         names = [word for word in some if word.isupper()]
         is_shouting = loud and len(names) > 2 and sum(len(name) >= _LONG for name in names) > 1
-        words += [word.capitalize() for word in some] if is_shouting else some
+        words += [word if re.search(r"\d", word) else word.capitalize() for word in some] if is_shouting else some
     return " ".join(words)

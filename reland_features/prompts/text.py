@@ -40,10 +40,7 @@ class Step0:
 
         A pattern that would leave nothing is not applied: an item is never shown without a name.
         """
-        text = clean(html.unescape(title))
-        for pattern in self.drop_patterns:
-            text = clean(re.sub(pattern, " ", text)) or text
-        return shorten(text, self.max_title_chars)
+        return shorten(without(self.drop_patterns, clean(html.unescape(title))), self.max_title_chars)
 
     def categories(self, categories: Iterable[str | None]) -> tuple[str, ...]:
         """Return the first `max_categories` distinct, non-empty categories, in order."""
@@ -54,6 +51,13 @@ class Step0:
 def clean(text: str) -> str:
     """Put a text on one line: every run of white space and control characters becomes one space."""
     return " ".join(re.sub(r"[\s\x00-\x1f\x7f-\x9f\u200b\u2028\u2029\ufeff]+", " ", text).split())
+
+
+def without(patterns: Iterable[str], text: str) -> str:
+    """Remove what regular expressions match; one that would leave nothing is not applied."""
+    for pattern in patterns:
+        text = clean(re.sub(pattern, " ", text)) or text
+    return text
 
 
 def shorten(text: str, limit: int) -> str:

@@ -24,6 +24,8 @@ class TestTitles:
             ("BRAND NEW 3 PIECE MAKEUP SET", "Brand New 3 Piece Makeup Set"),
             ("CRÈME ÉCLAT VISAGE &amp; CORPS", "Crème Éclat Visage & Corps"),
             ("USB HDMI VGA cable", "USB HDMI VGA cable"),
+            ("Love Potion®: a blend", "Love Potion: a blend"),
+            ("ACME CRESCENT SMART LAMP X-1801", "Acme Crescent Smart Lamp X-1801"),
             ("WALL-E", "WALL-E"),
             ("M*A*S*H (1970)", "M*A*S*H (1970)"),
             ("C++ in 5 days!!!", "C++ in 5 days!"),
@@ -38,6 +40,7 @@ class TestTitles:
         own = Condense(enabled=True, patterns=(r"(?i)\bby acme\b",))
         step0 = PromptTemplate.load("products", condense=own).step0
         assert step0.title("Buy 1 get 1 free!! Soap by ACME 20% off") == "Soap"
+        assert step0.title("**Soap** ★SALE TODAY!★ Fig") == "Soap Fig"
         assert step0.title("Buy 1 get 1 free") == "Buy 1 get 1 free"
         assert PromptTemplate.load("products", condense=ON).step0.title("Soap by ACME") == "Soap by ACME"
 
