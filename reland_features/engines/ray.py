@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import math
 import os
 import pickle
@@ -124,12 +125,15 @@ class RayEngine:
         ray = importlib.import_module("ray")
         importlib.import_module("ray.data")
         if not ray.is_initialized():
-            own = {"num_cpus": math.ceil(self._workers * self._cpus), "object_store_memory": _STORE_BYTES}
+            # One more for Ray Data's own tasks.
+            own = {"num_cpus": math.ceil(self._workers * self._cpus) + 1, "object_store_memory": _STORE_BYTES}
             own |= {"num_gpus": math.ceil(self._workers * self._gpus)} if self._gpus else {}
             extra = {**own, "include_dashboard": False} if self._address == "local" else {}
             ray.init(address=self._address, log_to_driver=False, logging_level="WARNING", **extra)
             self._is_ours = True
-        ray.data.DataContext.get_current().enable_progress_bars = False
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = context.print_on_execution_start = False
+        logging.getLogger("ray.data").setLevel(logging.WARNING)
         return ray
 
 
