@@ -87,7 +87,7 @@ def build_features(
     seeds = pool.select("seed_user_id", "cluster_id", "rationale_embedding", "rationale_components", "summary")
     wide = matched.join(seeds, on="seed_user_id", how="left", maintain_order="left")
     embeddings = pl.Series("item_text_embedding", np.ascontiguousarray(item_text_embeddings, dtype=np.float32))
-    tables = FEATURE_TABLES
+    tables: tuple[Table, ...] = FEATURE_TABLES
     frames = {
         USER_RATIONALE.name: wide.with_columns(version, *times),
         USER_SEED_MATCH.name: wide.with_columns(version, *times),

@@ -90,11 +90,11 @@ def match_users(
             on_progress(start + len(part), len(positions))
     has_row = best >= 0
     has_row[:, 0] = True
-    rows, ranks = np.nonzero(has_row)
+    row_of, ranks = np.nonzero(has_row)
     matched = pl.Series(best[has_row] >= 0)
     seeds = pool.frame["seed_user_id"].gather(np.maximum(best[has_row], 0))
     return (
-        wanted[rows]
+        wanted[row_of]
         .select(
             "user_id",
             pl.Series("rank", ranks + 1),
