@@ -5,7 +5,8 @@
 The prompts are those that `reland generate` would send for simulated viewers of the built-in films. Our engine
 answers in batches, held to the skeleton; llama.cpp then writes exactly as many tokens after the same prompt tokens,
 one user after the other, greedy and unconstrained. llama.cpp gets an environment of its own (--environment, made
-at the first call: it is compiled for this machine, which takes many minutes). The sides take turns.
+at the first call: it is compiled for this machine, which takes many minutes). The sides take turns. What was measured
+is kept beside --output as JSON lines, one a round; the same command resumes, and measures anew with other code.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import machine
+from reland_features.artifacts import content_id, file_id
 from reland_features.errors import RelandError
 from reland_features.weights import resolve
 
@@ -44,34 +46,56 @@ def main() -> None:
 
 
 def compare(arguments: argparse.Namespace) -> list[Round]:
-    """Measure all rounds, each side first in turn; (ours, theirs) by round."""
+    """Measure the rounds that are not kept yet; return (ours, theirs) of all."""
+    raw = (arguments.output or arguments.environment / "measured").with_suffix(".jsonl")
+    conditions = {
+        "users": arguments.users,
+        "threads": arguments.threads,
+        "machine": machine(),
+        "llama_cpp": REQUIREMENTS,
+        "code": code_digest(),
+    }
+    key = content_id(conditions)
+    kept = [json.loads(line) for line in raw.read_text().splitlines()] if raw.is_file() else []
+    rounds = [(one["ours"], one["theirs"]) for one in kept if one["key"] == key][: arguments.repeats]
+    while len(rounds) < arguments.repeats:
+        rounds.append(_round(arguments, len(rounds)))
+        raw.parent.mkdir(parents=True, exist_ok=True)
+        with raw.open("a") as lines:
+            held = {"key": key, "conditions": conditions, "ours": rounds[-1][0], "theirs": rounds[-1][1]}
+            lines.write(json.dumps(held) + "\n")
+    return rounds
+
+
+def code_digest() -> str:
+    """Return a hash of the engine's code and of both workers: figures of other code are measured anew."""
+    engine = WORKERS.parent / "reland_features" / "engines"
+    files = [engine / f"{name}.py" for name in ("hf", "packed", "constraint", "vocabulary")]
+    return content_id([file_id(file) for file in (*files, *sorted(WORKERS.glob("llm_*.py")))])
+
+
+def _round(arguments: argparse.Namespace, number: int) -> Round:
+    """Measure both sides. Ours goes first: its answers say how much llama.cpp has to write."""
     make_environment(arguments.environment)
     weights = resolve(MODEL, None, arguments.environment)
     assert weights.gguf_file is not None
-    request = {"model": MODEL, "users": arguments.users, "batch_size": 16, "threads": arguments.threads}
-    ours_command = [sys.executable, "-m", "benchmarks.llm_ours"]
-    theirs_command = [str(arguments.environment / "bin" / "python"), "-P", str(WORKERS / "llm_theirs.py")]
-    rounds: list[Round] = []
-    work: dict[str, Any] = {}
-    for number in range(arguments.repeats):
-        found: dict[str, dict[str, Any]] = {}
-        # The first round tells what is to be written; from then on the sides take turns in going first.
-        for side in ("ours", "theirs") if number % 2 == 0 else ("theirs", "ours"):
-            print(f"round {number + 1} of {arguments.repeats}: {side}", file=sys.stderr, flush=True)
-            if side == "ours":
-                found[side] = _work(ours_command, request, WORKERS.parent, arguments.threads)
-                prompts, lengths = (found[side].pop(name) for name in ("prompts", "lengths"))
-                if work and (prompts, lengths) != (work["prompts"], work["lengths"]):
-                    raise RelandError("our answers differ from round to round", hint="report it: greedy is greedy")
-                work = {"prompts": prompts, "lengths": lengths, "threads": arguments.threads}
-                work["gguf"] = str(weights.path / weights.gguf_file)
-                found[side] |= {"prompt_tokens": sum(map(len, prompts)), "answer_tokens": sum(lengths)}
-            else:
-                found[side] = _work(theirs_command, work, arguments.environment, arguments.threads)
-                if found[side].pop("lengths") != work["lengths"]:
-                    raise RelandError("llama.cpp did not write as many tokens", where="benchmarks/llm_theirs.py")
-        rounds.append((found["ours"], found["theirs"]))
-    return rounds
+    print(f"round {number + 1} of {arguments.repeats}", file=sys.stderr, flush=True)
+    threads = arguments.threads
+    request = {"model": MODEL, "users": arguments.users, "batch_size": 16, "threads": threads}
+    ours = _work([sys.executable, "-m", "benchmarks.llm_ours"], request, WORKERS.parent, threads)
+    prompts, lengths = ours.pop("prompts"), ours.pop("lengths")
+    ours |= {"prompt_tokens": sum(map(len, prompts)), "answer_tokens": sum(lengths)}
+    request = {
+        "gguf": str(weights.path / weights.gguf_file),
+        "prompts": prompts,
+        "lengths": lengths,
+        "threads": threads,
+    }
+    python = [str(arguments.environment / "bin" / "python"), "-P"]
+    theirs = _work([*python, str(WORKERS / "llm_theirs.py")], request, arguments.environment, threads)
+    if theirs.pop("lengths") != lengths:
+        raise RelandError("llama.cpp did not write as many tokens", where="benchmarks/llm_theirs.py")
+    return ours, theirs
 
 
 def report(arguments: argparse.Namespace, rounds: Sequence[Round]) -> str:

@@ -72,20 +72,27 @@ def test_a_killed_install_is_done_again_and_a_finished_one_is_not(tmp_path, monk
     assert len(commands) == 4
 
 
-def test_the_sides_take_turns_and_write_the_same_lengths(arguments, monkeypatch):
+def test_the_sides_take_turns_write_the_same_lengths_and_resume(arguments, monkeypatch):
     order = []
 
     def work(command, request, folder, threads):
         side = "ours" if "benchmarks.llm_ours" in command else "theirs"
         order.append(side)
         if side == "ours":
-            return ours(1.0, prompts=[[1, 2], [1, 3, 4]], lengths=[5, 6])
+            return ours(float(len(order)), prompts=[[1, 2], [1, 3, 4]], lengths=[5, 6])
         assert request["prompts"] == [[1, 2], [1, 3, 4]]
         assert request["gguf"].endswith("SmolLM2-135M-Instruct.Q4_1.gguf")
         return {"cpu_s": 2.0, "wall_s": 2.0, "lengths": request["lengths"]}
 
     monkeypatch.setattr(llm, "_work", work)
     monkeypatch.setattr(llm, "make_environment", lambda folder: None)
+    arguments.repeats, arguments.output = 2, arguments.environment / "page.md"
     rounds = llm.compare(arguments)
-    assert order == ["ours", "theirs", "theirs", "ours", "ours", "theirs"]
+    assert order == ["ours", "theirs"] * 2
     assert (rounds[0][0]["prompt_tokens"], rounds[0][0]["answer_tokens"]) == (5, 11)
+    arguments.repeats = 3
+    assert llm.compare(arguments)[:2] == rounds  # kept
+    assert order == ["ours", "theirs"] * 3
+    arguments.users = 11
+    llm.compare(arguments)
+    assert len(order) == 12  # other conditions
