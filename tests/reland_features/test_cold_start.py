@@ -13,14 +13,14 @@ import pytest
 from reland_features.check import check_parts
 from reland_features.cold_start import fit_profile_model, with_cold_users
 from reland_features.cold_start_evaluation import evaluate_cold_start
-from reland_features.columns import INTERACTIONS, ITEMS, POOL, USERS
+from reland_features.columns import FEATURE_TABLES, INTERACTIONS, ITEMS, POOL, USER_HISTORIES, USERS
 from reland_features.config import ColdStart, parse
 from reland_features.encoders.base import BehaviorVectors
 from reland_features.errors import ConfigError
 from reland_features.pool import ReasoningPool
 from reland_features.profiles import profile_columns
 from reland_features.project import Project
-from reland_features.stages import Outcome, match
+from reland_features.stages import Outcome, match, publish
 
 AS_OF = datetime(2024, 5, 1)
 TASTES = ("war", "love", "space")
@@ -212,6 +212,10 @@ def project_of(root: Path, **settings: object) -> tuple[Project, Outcome, Outcom
                 pl.DataFrame(rows, schema=INTERACTIONS.polars_schema(), orient="row").write_parquet(
                     draft.table("interactions")
                 )
+                rows = [(u, [t], 1, AS_OF) for u, t in taste.items() if u != "new"]
+                pl.DataFrame(rows, schema=USER_HISTORIES.polars_schema(), orient="row").write_parquet(
+                    draft.table("user_histories")
+                )
                 rows = [(t, t, None, [t], None, 1) for t in TASTES]
                 pl.DataFrame(rows, schema=ITEMS.polars_schema(), orient="row").write_parquet(draft.table("items"))
             elif kind == "behavior_vectors":
@@ -237,6 +241,39 @@ def test_the_match_stage_matches_cold_users_and_says_who_they_are(tmp_path):
     assert matches["ghost"] is None, "neither behaviour nor profile"
     assert pl.read_parquet(found.table("cold_start_users"))["user_id"].to_list() == ["rare", "seed", "new"]
     assert found.manifest["cold_start"]["users"] == 3
+
+
+class Ones:
+    """A text encoder that says the same of every text, as wide as the pool's embeddings here."""
+
+    encoder_id = "ones"
+
+    def encode(self, texts: list[str]) -> np.ndarray:
+        return np.ones((len(texts), 1), dtype=np.float32)
+
+
+def test_what_is_published_is_flagged_and_a_default_run_publishes_what_it_did(tmp_path, monkeypatch):
+    monkeypatch.setattr("reland_features.stages.serving.text_encoder", lambda project: Ones())
+
+    def published(root: Path, **settings: object) -> tuple[Outcome, dict[str, pl.DataFrame]]:
+        project, marts, encoded, pool = project_of(root, **settings)
+        matches = match(project, marts, encoded, pool, silent)
+        made = publish(project, marts, encoded, pool, matches, silent)
+        return made, {path.parent.name: pl.read_parquet(path) for path in project.features.glob("*/*.parquet")}
+
+    plain, tables = published(tmp_path / "plain")
+    assert set(tables) == {table.name for table in FEATURE_TABLES}
+    assert plain.artifact.manifest["config"] == {"text_encoder_id": "ones"}
+    assert tables["user_rationale"].filter(user_id="new")["rationale_embedding"].to_list() == [None]
+
+    _, tables = published(tmp_path / "several", cold_start={"enabled": True}, match={"matcher": "exact", "top_k": 2})
+    detail = tables["user_match_detail"]
+    assert detail.filter("is_cold_start")["user_id"].to_list() == ["new"]
+    counts = dict(detail.select("user_id", pl.col("seed_user_ids").list.len()).iter_rows())
+    assert (counts["u05"], counts["new"], counts["ghost"]) == (2, 2, 0)
+    best = dict(tables["user_rationale"].select("user_id", "seed_user_id").iter_rows())
+    assert best["new"] == "u01"
+    assert detail.filter(user_id="new")["seed_user_ids"][0][0] == "u01"
 
 
 def test_without_cold_start_matches_and_ids_are_those_of_before(tmp_path):
