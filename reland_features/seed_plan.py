@@ -103,7 +103,8 @@ def plan_seeds(
     n_users = len(vectors.user_ids)
     texts = imported_texts(project)
     configured = seed_budget(settings, n_users)
-    limit = min(len(texts.usable) if texts else n_users, max(configured, round(FRACTIONS[-1] * n_users)))
+    drawable = int(vectors.user_ids.is_in(list(texts.usable)).sum()) if texts else n_users
+    limit = min(drawable, max(configured, round(FRACTIONS[-1] * n_users)))
     users = pl.read_parquet(outcomes["prepare"].artifact.table("users"), columns=["user_id", "interaction_count"])
     counts = pl.DataFrame({"user_id": vectors.user_ids}).join(users, on="user_id", how="left", maintain_order="left")
     curve = similarity_curve(
