@@ -17,7 +17,7 @@ from reland_features.ledger import Attempt, Ledger, Usage
 from reland_features.prompts import PromptTemplate
 from reland_features.rationales import plan_calls
 from reland_features.rounds import Rounds, problem_of, read_answer
-from reland_features.seed_requests import Ask, Plan, is_sampling
+from reland_features.seed_requests import Ask, Plan, is_sampling, is_told
 from reland_features.skeleton import Fixed, Free
 
 PROBE = 16  # prompts whose answers are timed; from as many calls in the ledger on, those are believed
@@ -161,7 +161,7 @@ def _past(
 def _is_repeated(attempt: Attempt, plan: Plan, template: PromptTemplate, engine: Engine, settings: Rationales) -> bool:
     if attempt.status == "failed" or attempt.finish_reason == "length":
         return True
-    if not is_sampling(engine):
+    if not is_sampling(engine) and not is_told(engine):
         return False
     banned = plan.histories[attempt.seed_user_id].banned if attempt.seed_user_id in plan.histories else ()
     return bool(problem_of(attempt, read_answer(attempt.text, template, plan.catalogue, banned, settings)))

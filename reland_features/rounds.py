@@ -17,7 +17,7 @@ from reland_features.engines.base import Completion, Engine, StreamingEngine, an
 from reland_features.errors import BudgetExceededError, TooManyFailuresError
 from reland_features.ledger import Attempt, Ledger, Usage
 from reland_features.prompts import Catalogue, ParsedRationale, PromptTemplate
-from reland_features.seed_requests import Ask, Plan, is_sampling, next_ask
+from reland_features.seed_requests import Ask, Plan, is_sampling, is_told, next_ask
 
 _HOPELESS = 24  # calls in a row that may fail before the engine is given up
 
@@ -201,10 +201,11 @@ class Rounds:
             ask, answer = self._now[root], self._answers.get(root)
             if answer is None or answer.key != ask.key:  # the call failed: the same again
                 is_open[root] = self._asked[root] < self._settings.max_attempts
-            elif problem_of(answer, self._read(answer, ask.seed_user_id)):
+            elif problem := problem_of(answer, self._read(answer, ask.seed_user_id)):
                 is_truncated = answer.finish_reason == "length"
-                again = next_ask(ask, self._engine, self._plan.options_id, is_truncated=is_truncated)
-                unusable[root] = again, is_truncated or is_sampling(self._engine)
+                options_id, text = self._plan.options_id, answer.text
+                again = next_ask(ask, self._engine, options_id, is_truncated=is_truncated, text=text, problem=problem)
+                unusable[root] = again, is_truncated or is_sampling(self._engine) or is_told(self._engine)
         # What an earlier run asked again is followed, whether this one would have asked or not.
         known = self._ledger.answers(again.key for again, _ in unusable.values())
         for root, (again, may_differ) in unusable.items():

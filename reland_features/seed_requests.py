@@ -9,11 +9,13 @@ import polars as pl
 
 from reland_features.artifacts import content_id
 from reland_features.config import Rationales
-from reland_features.engines.base import Engine, Request
+from reland_features.engines.base import Engine, Message, Request
 from reland_features.errors import ConfigError, TableError
 from reland_features.ledger import request_key, skeleton_id
 from reland_features.prompts import Catalogue, Condensing, HistoryItem, PromptTemplate
 from reland_features.skeleton import Options, Skeleton
+
+_CORRECTION = "This answer cannot be used: {problem}. Answer again, in exactly the layout asked for."
 
 
 @dataclass(frozen=True)
@@ -213,11 +215,30 @@ def is_sampling(engine: Engine) -> bool:
     return engine.parameters.get("temperature", 0) != 0 and engine.parameters.get("seed") is None
 
 
-def next_ask(ask: Ask, engine: Engine, options_id: str, *, is_truncated: bool) -> Ask:
-    """Return the request that follows an unusable answer: the same, or with twice the tokens if it was truncated."""
-    request = replace(ask.request, max_tokens=ask.request.max_tokens * 2) if is_truncated else ask.request
+def is_told(engine: Engine) -> bool:
+    """Say whether an engine is told what was wrong: it would repeat itself, and no skeleton holds its answers."""
+    return not is_sampling(engine) and not getattr(engine, "constrained", True)
+
+
+def next_ask(
+    ask: Ask, engine: Engine, options_id: str, *, is_truncated: bool, text: str = "", problem: str = ""
+) -> Ask:
+    """Return the request that follows an unusable answer.
+
+    With twice the tokens if it was truncated; with the answer's `text` and its `problem` in the conversation where
+    the engine can be told; else the same.
+    """
+    request, prompt_tokens = ask.request, ask.prompt_tokens
+    if is_truncated:
+        request = replace(request, max_tokens=request.max_tokens * 2)
+    elif is_told(engine):
+        reply: Message = {"role": "assistant", "content": text.strip()}
+        told: Message = {"role": "user", "content": _CORRECTION.format(problem=problem)}
+        request = replace(request, messages=(*request.messages, reply, told))
+        prompt_tokens = engine.count_tokens([request])[0]
     attempt = ask.attempt + 1
-    return replace(ask, request=request, attempt=attempt, key=_key(engine, request, options_id, attempt))
+    key = _key(engine, request, options_id, attempt)
+    return replace(ask, request=request, prompt_tokens=prompt_tokens, attempt=attempt, key=key)
 
 
 def _key(engine: Engine, request: Request, options_id: str, attempt: int = 1) -> str:

@@ -245,7 +245,9 @@ def test_a_server_with_bad_days(tables, ledger, llm_server, reply, completion, m
         "HTTP 400",
     }
     calls = result.usage["calls"]
-    assert calls == 20 + 2 + 1  # two failures and one truncated answer asked for again
+    invalid = result.frame["status"].to_list().count("invalid")
+    # Two failures and one truncated answer asked for again; the unusable ones told twice what is wrong with them.
+    assert calls == 20 + 2 + 1 + 2 * invalid
     sent = len(llm_server.requests)
     assert sent == calls + 3
     again = OpenAIEngine("m", base_url=llm_server.url)

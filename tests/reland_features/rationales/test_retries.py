@@ -90,3 +90,30 @@ def test_a_reader_that_understands_more_needs_no_call(tables, ledger):
     engine = Other()
     second = tables.of(engine=engine, ledger=ledger, template=better)
     assert (engine.calls, statuses(second)) == (0, {"ok": 20})
+
+
+def test_a_greedy_engine_without_skeletons_is_told_what_was_wrong(tables, ledger):
+    """Validate and retry: the second request shows the answer and names its problem; it has a row of its own."""
+
+    class Corrigible(DummyEngine):
+        constrained = False
+        asked = ()
+
+        def complete(self, requests, options):
+            self.asked += tuple(requests)
+            answers = super().complete(requests, options)
+            bad = [len(request.messages) == 2 and "number 3 " in str(request.messages) for request in requests]
+            return [replace(a, text="Step 1: Films.") if b else a for a, b in zip(answers, bad, strict=True)]
+
+    engine = Corrigible()
+    result = tables.of(engine=engine, ledger=ledger)
+    assert statuses(result) == {"ok": 20}
+    told = [request.messages for request in engine.asked if len(request.messages) > 2]
+    assert len(told) == len(engine.asked) - 20 > 0
+    for messages in told:
+        assert messages[2] == {"role": "assistant", "content": "Step 1: Films."}
+        assert messages[3]["content"].startswith("This answer cannot be used: no category of the catalogue; no title")
+    assert ledger.usage().calls == len(engine.asked)
+    again = Corrigible()
+    assert tables.of(engine=again, ledger=ledger).frame.equals(result.frame)
+    assert again.asked == ()
