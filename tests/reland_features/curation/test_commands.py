@@ -1,0 +1,95 @@
+"""`reland pool` on a finished project: nothing is run again, and nothing is written by looking."""
+
+from __future__ import annotations
+
+import json
+
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from reland_features.commands.pool import pool
+from reland_features.curation import DECISIONS
+from reland_features.curation.editing import Desk
+from reland_features.pool import ReasoningPool
+
+
+def call(toy, *arguments: str) -> str:
+    done = CliRunner().invoke(pool, [*arguments, "--project", str(toy.root)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+@pytest.fixture
+def seeds(toy) -> list[str]:
+    return ReasoningPool.read(toy.build()["pool"].artifact.path).frame["seed_user_id"].to_list()
+
+
+def test_looking_writes_nothing(toy, seeds):
+    before = sorted(p for p in toy.root.rglob("*") if "__pycache__" not in p.parts)
+    for command in ("review", "quality", "decisions"):
+        call(toy, command, "--json")
+    assert sorted(p for p in toy.root.rglob("*") if "__pycache__" not in p.parts) == before
+
+
+def test_review_takes_a_rule_and_a_limit(toy, seeds):
+    every = json.loads(call(toy, "review", "--json"))
+    assert every["rationales"] == len(seeds)
+    some = json.loads(call(toy, "review", "--json", "--rule", "same-embedding", "--rule", "untouched-category"))
+    assert set(some["rules"]) <= {"same-embedding", "untouched-category"}
+    assert len(json.loads(call(toy, "review", "--json", "--limit", "1"))["findings"]) <= 1
+
+
+def test_quality_compares_with_the_held_out_future(toy, seeds):
+    """Category precision by hand, from the tables."""
+    found = json.loads(call(toy, "quality", "--json"))
+    desk = Desk.of(toy.open())
+    genre = {i: set(g) for i, g in desk.finished.items.select("item_id", "categories").iter_rows()}
+    held = pl.read_parquet(desk.finished.marts.table("holdout"))
+    shares = []
+    for seed, said in desk.finished.pool.frame.select("seed_user_id", "categories").iter_rows():
+        future = set().union(*(genre[i] for i in held.filter(pl.col("user_id") == seed)["item_id"]))
+        shares.append(len(set(said) & future) / len(said))
+    measure = found["measures"]["category_precision"]
+    assert measure["pool"]["value"] == pytest.approx(sum(shares) / len(shares))
+    assert measure["pool"]["low"] <= measure["pool"]["value"] <= measure["pool"]["high"]
+    assert found["measures"]["inherited_category_precision"]["unit"] == "users"
+
+
+def test_diff_names_what_was_blocked_edited_and_left_alone(toy, seeds):
+    first = toy.build()["pool"].artifact.manifest["pool_version"]
+    call(toy, "block", seeds[0], "--reason", "rude", "--author", "ann")
+    call(toy, "edit", seeds[1], "--summary", "Likes films of no kind.", "--author", "ann")
+    second = toy.build()["pool"].artifact
+    for reference in (second.manifest["pool_version"], str(second.path), f"{toy.root}@{second.id.rsplit('-', 1)[-1]}"):
+        found = json.loads(call(toy, "diff", first, reference, "--json"))
+        assert [(c["seed_user_id"], c["kind"]) for c in found["changes"]] == [
+            (seeds[0], "blocked"),
+            (seeds[1], "changed"),
+        ]
+        assert found["changes"][1]["note"].startswith("edited by ann, ")
+        assert found["unchanged"] == len(seeds) - 2
+    assert "blocked" in call(toy, "diff", first, second.manifest["pool_version"])
+
+
+def test_an_edit_keeps_what_is_not_given_and_a_file_will_do(toy, seeds, tmp_path):
+    before = Desk.of(toy.open()).words(seeds[0])
+    path = tmp_path / "words.toml"
+    path.write_text('summary = "From a file."\n')
+    decision = json.loads(call(toy, "edit", seeds[0], "--file", str(path), "--author", "ann", "--json"))["decision"]
+    assert (decision["summary"], tuple(decision["items"])) == ("From a file.", before.items)
+    assert Desk.of(toy.open()).words(seeds[0]).summary == "From a file."
+    call(toy, "restore", seeds[0], "--author", "ann")
+    assert Desk.of(toy.open()).words(seeds[0]) == before
+
+
+def test_an_edit_that_changes_nothing_is_no_decision(toy, seeds):
+    words = Desk.of(toy.open()).words(seeds[0])
+    call(toy, "edit", seeds[0], "--summary", words.summary)
+    assert not (toy.root / ".reland" / DECISIONS).exists()
+
+
+def test_regenerate_asks_once(toy, seeds):
+    decision = json.loads(call(toy, "regenerate", seeds[0], "--feedback", "Too vague.", "--json"))["decision"]
+    assert decision["action"] == "regenerate"
+    assert "Too vague." in call(toy, "decisions")
