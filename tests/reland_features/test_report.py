@@ -16,6 +16,7 @@ from reland_features.report import (
     Coverage,
     Example,
     LlmUsage,
+    Predicted,
     Projection,
     ReportFacts,
     StageTiming,
@@ -276,6 +277,18 @@ def test_a_run_without_ranker_match_examples_or_price_is_told_plainly():
     assert "No examples were collected" in page
     assert "No price per token is configured" in page
     assert "<svg" not in page
+
+
+def test_what_a_dry_run_predicted_stands_beside_what_was_taken():
+    facts = some_facts()
+    assert "What the dry run had predicted" not in render(facts)
+    rows = [Predicted("prompt tokens", 57_000, 57_000), Predicted("seconds", 100.0, 93.25), Predicted("cost", 0.0, 1.0)]
+    page = render(replace(facts, usage=replace(facts.usage, predicted=rows)))
+    parsed(page)
+    cells = [re.findall(r"<td class=\"n\">(.*?)</td>", row) for row in page.split("<tr>")]
+    assert ["57,000", "57,000", "+0.0%"] in cells
+    assert ["100", "93.25", "-6.8%"] in cells
+    assert ["0", "1", "not predicted"] in cells
 
 
 def test_one_user_one_cluster_and_equal_similarities_can_be_drawn():
