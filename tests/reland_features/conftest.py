@@ -78,8 +78,11 @@ def llm_server() -> Iterator[LLMServer]:
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            reply = state.take(body | {"path": self.path}, dict(self.headers))
+            length = int(self.headers["Content-Length"])
+            sent = self.rfile.read(length)
+            if len(sent) < length:  # the client was killed while it wrote
+                return
+            reply = state.take(json.loads(sent) | {"path": self.path}, dict(self.headers))
             if reply.cut:
                 self.close_connection = True
                 return
