@@ -21,14 +21,19 @@ demo/__init__ demo/tastes demo/download databases source_columns tuning/adapters
 demo/catalogue demo/draws mart_files sources
 demo/simulator prepare
 engines/base encoders/base engines/vocabulary prompts/text index/base
-engines/chat engines/constraint engines/packed engines/structured encoders/training prompts/catalogue prompts/schema prompts/grounding prompts/condensing
-prompts/parsing encoders/lightgcn encoders/sasrec engines/hf engines/openai engines/vllm engines/ray engines/dummy index/exact index/milvus
+engines/chat engines/constraint engines/packed engines/structured encoders/training prompts/catalogue
+prompts/schema prompts/grounding prompts/condensing
+prompts/parsing encoders/lightgcn encoders/sasrec engines/hf engines/openai engines/vllm engines/ray
+engines/dummy index/exact index/milvus
 prompts/template
 encoders/__init__ engines/__init__ prompts/__init__ index/__init__ seeds ledger text_encoder init profiles
-fused_rationales cold_start seed_curve seed_requests usage_counters pool demo_project publishing rationale_file tuning/examples
+fused_rationales cold_start seed_curve seed_requests usage_counters pool demo_project publishing
+rationale_file tuning/examples
 rounds matching imported_texts tuning/tokens finished_pool quality/bootstrap
-rationales features seed_tokens feature_store tuning/lora tuning/measures review/base quality/samples curation/editing
-feast estimates ledger_view report/facts review/grounding review/content review/language review/duplicates quality/__init__
+rationales features seed_tokens feature_store tuning/lora tuning/measures review/base quality/samples
+curation/editing
+feast estimates ledger_view report/facts review/grounding review/content review/language review/duplicates
+quality/__init__
 report/ranking_view review/__init__ quality/comparison
 report/figures quality/tables
 report/__init__
