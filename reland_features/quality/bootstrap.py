@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ RESAMPLES = 1000
 _LEVELS = (2.5, 97.5)
 _CELLS = 1 << 22  # of a block of weights: 32 MiB
 
+Name = TypeVar("Name", bound=Hashable)
 Floats = npt.NDArray[np.float64]
 Statistic = Callable[[Floats], Floats]
 """Weights [b, n], how often each of n rows was drawn in each of b resamples → values [b]."""
@@ -58,13 +60,13 @@ def difference(one: Statistic, other: Statistic) -> Statistic:
     return lambda weights: one(weights) - other(weights)
 
 
-def estimate(statistics: Mapping[str, Statistic], rows: int, seed: int) -> dict[str, Estimate]:
+def estimate(statistics: Mapping[Name, Statistic], rows: int, seed: int) -> dict[Name, Estimate]:
     """Return value and interval of each statistic over the same resamples of `rows` rows; without rows NaN."""
     if not rows:
         return dict.fromkeys(statistics, Estimate(np.nan, np.nan, np.nan))
     every = np.ones((1, rows))
     generator = np.random.default_rng(seed)
-    drawn: dict[str, list[Floats]] = {name: [] for name in statistics}
+    drawn: dict[Name, list[Floats]] = {name: [] for name in statistics}
     block = max(1, min(RESAMPLES, _CELLS // rows))
     for start in range(0, RESAMPLES, block):
         count = min(block, RESAMPLES - start)
