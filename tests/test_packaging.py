@@ -60,6 +60,7 @@ def test_every_pin_satisfies_the_stated_dependencies():
         for name, version in [line.split("==")]
     }
     stated = [*project["dependencies"], *(r for extra in project["optional-dependencies"].values() for r in extra)]
+    # vllm is built for one torch and brings it along, so it goes into an environment of its own, without our pins.
     for requirement in map(Requirement, stated):
-        if requirement.name != "reland-features":
+        if requirement.name not in ("reland-features", "vllm"):
             assert requirement.specifier.contains(pins[requirement.name.lower()]), requirement

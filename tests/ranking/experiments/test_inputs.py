@@ -7,7 +7,6 @@ import dataclasses
 import numpy as np
 import polars as pl
 import pytest
-from torch import nn
 
 from ranking.backbones.base import First, SameOutput
 from ranking.experiments.inputs import own_rationales, rationales_of, sides_of
@@ -124,7 +123,7 @@ def test_variants_read_what_they_say(project, split):
 )
 def test_variants_change_the_sides_they_say(project, name, changed):
     sides = sides_of(project.root, RunSpec("made-up", "sequential", "sasrec", name))
-    untouched = {"items": nn.Identity, "users": First, "output": SameOutput}
+    untouched = {"items": First, "users": First, "output": SameOutput}
     assert {side for side, kind in untouched.items() if not isinstance(getattr(sides, side)(8), kind)} == changed
 
 
