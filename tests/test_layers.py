@@ -14,7 +14,7 @@ PACKAGE = ROOT / "reland_features"
 
 # Later lines may import earlier ones; files of one line do not import each other.
 LAYERS = """
-errors columns process
+errors columns process settings
 config artifacts templates tuning/__init__ __init__ curation/decisions curation/words
 project retries interactions skeleton weights crosses source_tables curation/curation
 demo/__init__ demo/tastes demo/download databases source_columns tuning/adapters curation/__init__

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -91,3 +94,23 @@ def moved(applied: Applied, feast: Callable[..., None], tmp_path_factory: pytest
     shutil.rmtree(root / "feature_repo" / "data")
     feast(root / "feature_repo", "apply")
     return Moved(root)
+
+
+@pytest.fixture
+def redis(tmp_path, monkeypatch):
+    """Run a Redis server on a free loopback port; skip where none is installed."""
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not installed")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    for _ in range(200):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            break
+        time.sleep(0.05)
+    monkeypatch.setenv("RELAND_REDIS", f"127.0.0.1:{port}")
+    yield port
+    server.terminate()
+    server.wait()

@@ -6,11 +6,7 @@ covered by a newer row without content.
 
 from __future__ import annotations
 
-import contextlib
 import shutil
-import socket
-import subprocess
-import time
 from dataclasses import replace
 from datetime import datetime
 
@@ -28,25 +24,10 @@ TABLES = (USER_RATIONALE, USER_SEED_MATCH, SEED_RATIONALE)
 
 
 @pytest.fixture(params=["feature_store.yaml", "feature_store_redis.yaml"], ids=["sqlite", "redis"])
-def store_file(request, tmp_path, monkeypatch):
-    if request.param == "feature_store.yaml":
-        yield request.param
-        return
-    if shutil.which("redis-server") is None:
-        pytest.skip("redis-server is not installed")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    for _ in range(200):
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            break
-        time.sleep(0.05)
-    monkeypatch.setenv("RELAND_REDIS", f"127.0.0.1:{port}")
-    yield request.param
-    server.terminate()
-    server.wait()
+def store_file(request):
+    if "redis" in request.param:
+        request.getfixturevalue("redis")
+    return request.param
 
 
 def online(root, store_file: str, users: list[str], seeds: list[str]) -> dict[str, dict[str, dict[str, object]]]:

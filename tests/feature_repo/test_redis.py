@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
-import socket
-import subprocess
-import time
 
 import pandas as pd
 import pytest
@@ -15,29 +11,8 @@ from toy_project import AS_OF, make_toy
 from reland_features.errors import FeatureStoreError
 from reland_features.feast import check_freshness, materialize, open_store
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore"),
-    pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore")
 PROFILE = "feature_store_redis.yaml"
-
-
-@pytest.fixture
-def redis(tmp_path, monkeypatch):
-    """Run a Redis server on a free loopback port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    for _ in range(100):
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            break
-        time.sleep(0.05)
-    monkeypatch.setenv("RELAND_REDIS", f"127.0.0.1:{port}")
-    yield port
-    server.terminate()
-    server.wait()
 
 
 def test_sqlite_redis_and_offline_agree_for_100_users(applied, tmp_path, redis):
