@@ -20,6 +20,7 @@ from reland_features.engines.hf import HFEngine
 from reland_features.project import models_cache
 from reland_features.prompts import PromptTemplate
 from reland_features.seed_requests import Plan, plan_requests
+from reland_features.seed_tables import SeedTables
 
 
 def make_plan(engine: Any, users: int, seed: int = 0) -> Plan:
@@ -27,7 +28,8 @@ def make_plan(engine: Any, users: int, seed: int = 0) -> Plan:
     world = simulate(users, seed)
     histories = world.interactions.group_by("user_id", maintain_order=True).agg(item_ids=pl.col("item_id").cast(str))
     seeds = histories.select("user_id")
-    return plan_requests(seeds, histories, films(), PromptTemplate.load("movies"), engine, Rationales())
+    tables = SeedTables(seeds, histories, films(), seen=histories)
+    return plan_requests(tables, PromptTemplate.load("movies"), engine, Rationales())
 
 
 def measure(request: dict[str, Any]) -> dict[str, Any]:

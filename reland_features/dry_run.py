@@ -30,6 +30,7 @@ def plan_generation(project: Project, outcomes: Mapping[str, Outcome], *, retry_
     from reland_features.estimates import estimate
     from reland_features.ledger import Ledger
     from reland_features.prompts import PromptTemplate
+    from reland_features.seed_tables import SeedTables
 
     settings = project.config.rationales
     marts, seeds = outcomes["prepare"], outcomes["sample"]
@@ -38,9 +39,7 @@ def plan_generation(project: Project, outcomes: Mapping[str, Outcome], *, retry_
     try:
         with Ledger(project.ledger) as ledger:
             estimated = estimate(
-                pl.read_parquet(seeds.artifact.table("seed_users")),
-                pl.read_parquet(marts.artifact.table("user_histories")),
-                pl.read_parquet(marts.artifact.table("items")),
+                SeedTables.read(marts.artifact, pl.read_parquet(seeds.artifact.table("seed_users"))),
                 template,
                 engine,
                 ledger,

@@ -9,8 +9,6 @@ from math import ceil
 from statistics import mean
 from typing import Any
 
-import polars as pl
-
 from reland_features.config import Rationales
 from reland_features.engines.base import Engine, Request
 from reland_features.ledger import Attempt, Ledger, Usage
@@ -18,6 +16,7 @@ from reland_features.prompts import PromptTemplate
 from reland_features.rationales import plan_calls
 from reland_features.rounds import Rounds, problem_of, read_answer
 from reland_features.seed_requests import Ask, Plan, is_sampling, is_told
+from reland_features.seed_tables import SeedTables
 from reland_features.skeleton import Fixed, Free
 
 PROBE = 16  # prompts whose answers are timed; from as many calls in the ledger on, those are believed
@@ -83,9 +82,7 @@ class _Calls:
 
 
 def estimate(
-    seeds: pl.DataFrame,
-    histories: pl.DataFrame,
-    items: pl.DataFrame,
+    tables: SeedTables,
     template: PromptTemplate,
     engine: Engine,
     ledger: Ledger,
@@ -100,7 +97,7 @@ def estimate(
     ledger. Prompt tokens are counted by the engine; where it has no tokenizer of its own, its count is put right by
     what the server counted for the answers that are there.
     """
-    plan = plan_calls(seeds, histories, items, template, engine, ledger, settings)
+    plan = plan_calls(tables, template, engine, ledger, settings)
 
     def look() -> tuple[Rounds, list[Ask]]:
         rounds = Rounds(plan, template, engine, ledger, settings, _silent, retry_failed=retry_failed)

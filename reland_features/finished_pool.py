@@ -17,6 +17,7 @@ from reland_features.pool import MANIFEST, ReasoningPool
 from reland_features.project import Project
 from reland_features.prompts import Catalogue, PromptTemplate
 from reland_features.prompts.text import clean
+from reland_features.seed_tables import items_seen
 
 
 @dataclass(frozen=True)
@@ -161,11 +162,8 @@ class FinishedPool:
 
     def histories(self, users: Iterable[str]) -> dict[str, tuple[str, ...]]:
         """Map users to the items of their whole history, distinct, in order."""
-        wanted = pl.Series("user_id", list(users), dtype=pl.String)
-        frame = pl.scan_parquet(self.marts.table("interactions")).filter(pl.col("user_id").is_in(wanted.implode()))
-        rows = frame.sort("user_id", "interaction_order").select("user_id", "item_id").collect()
-        grouped = rows.group_by("user_id").agg(pl.col("item_id").unique(maintain_order=True))
-        return {user: tuple(items) for user, items in grouped.iter_rows()}
+        seen = items_seen(pl.scan_parquet(self.marts.table("interactions")), users)
+        return {user: tuple(items) for user, items in seen.iter_rows()}
 
 
 def _read(

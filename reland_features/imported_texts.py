@@ -20,6 +20,7 @@ from reland_features.project import Project
 from reland_features.prompts import PromptTemplate
 from reland_features.rationale_file import read_rationale_file
 from reland_features.seed_requests import Ask, Plan, histories_of_seeds
+from reland_features.seed_tables import SeedTables
 from reland_features.skeleton import Options
 
 KIND = "imported_texts"
@@ -139,9 +140,7 @@ def open_texts(store: ArtifactStore, settings: Rationales) -> ImportedTexts:
 
 
 def plan_imported(
-    seeds: pl.DataFrame,
-    histories: pl.DataFrame,
-    items: pl.DataFrame,
+    tables: SeedTables,
     template: PromptTemplate,
     texts: ImportedTexts,
     ledger: Ledger,
@@ -151,12 +150,12 @@ def plan_imported(
 
     Arguments and errors as for `rationales.generate`. A text is known by its import and user, not by a prompt.
     """
-    catalogue = template.catalogue(items)
-    found = histories_of_seeds(seeds, histories, catalogue, settings.max_history)
+    catalogue = template.catalogue(tables.items)
+    found = histories_of_seeds(tables, catalogue, settings.max_history)
     now = datetime.now(UTC).isoformat()
     asks: list[Ask] = []
     attempts: dict[str, Attempt] = {}
-    for user in seeds["user_id"]:
+    for user in tables.seeds["user_id"]:
         if user not in texts.usable:
             continue
         text, model = texts.usable[user]

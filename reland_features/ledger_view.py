@@ -20,6 +20,8 @@ from reland_features.ledger import IMPORTED, Attempt, Ledger, Usage
 from reland_features.project import Project
 from reland_features.prompts import Catalogue, PromptTemplate
 from reland_features.rounds import problem_of, read_answer
+from reland_features.seed_requests import banned_titles
+from reland_features.seed_tables import items_seen
 
 _TYPES = {"prompt_tokens": pl.Int64, "completion_tokens": pl.Int64, "seconds": pl.Float64}
 SCHEMA = pl.Schema(
@@ -60,7 +62,7 @@ def attempts(project: Project, seed: str | None = None) -> pl.DataFrame:
     with _open(project) as ledger:
         rows = ledger.attempts(**({} if seed is None else {"seed_user_id": seed}))
         prices = ledger.prices()
-    reader = _Reader.of(project) if rows else None
+    reader = _Reader.of(project, {attempt.seed_user_id for _, attempt in rows}) if rows else None
     found = []
     for number, attempt in rows:
         problem = reader.problem(attempt) if reader and attempt.status == "ok" else attempt.error
@@ -191,7 +193,7 @@ class _Reader:
     banned: dict[str, frozenset[str]]
 
     @classmethod
-    def of(cls, project: Project) -> _Reader:
+    def of(cls, project: Project, seeds: Collection[str]) -> _Reader:
         marts = project.artifacts.all("marts")
         if not marts:
             raise ArtifactError(
@@ -200,14 +202,10 @@ class _Reader:
                 hint="reland prepare",
             )
         template = PromptTemplate.of(project.config.rationales, base=project.root)
-        items = pl.read_parquet(marts[-1].table("items"))
-        titles = dict(items.select("item_id", "title").iter_rows())
-        histories = pl.read_parquet(marts[-1].table("user_histories"), columns=["user_id", "item_ids"])
-        banned = {
-            user: frozenset(title for item in items if (title := titles.get(item)) is not None)
-            for user, items in histories.iter_rows()
-        }
-        return cls(project, template, template.catalogue(items), banned)
+        catalogue = template.catalogue(pl.read_parquet(marts[-1].table("items")))
+        seen = items_seen(pl.scan_parquet(marts[-1].table("interactions")), seeds)
+        banned = {user: banned_titles(items, catalogue) for user, items in seen.iter_rows()}
+        return cls(project, template, catalogue, banned)
 
     def problem(self, attempt: Attempt) -> str:
         settings = self.project.config.rationales

@@ -19,9 +19,8 @@ from reland_features.imported_texts import ImportedTexts, plan_imported
 from reland_features.ledger import Ledger
 from reland_features.prompts import PromptTemplate
 from reland_features.rounds import Rounds, too_many_failures
-from reland_features.seed_requests import Plan, SeedHistory, histories_of_seeds, plan_requests
-
-__all__ = ["GenerateResult", "SeedHistory", "generate", "histories_of_seeds", "plan_calls"]
+from reland_features.seed_requests import Plan, plan_requests
+from reland_features.seed_tables import SeedTables
 
 
 @dataclass(frozen=True)
@@ -37,9 +36,7 @@ class GenerateResult:
 
 
 def plan_calls(
-    seeds: pl.DataFrame,
-    histories: pl.DataFrame,
-    items: pl.DataFrame,
+    tables: SeedTables,
     template: PromptTemplate,
     engine: Engine,
     ledger: Ledger,
@@ -47,8 +44,8 @@ def plan_calls(
 ) -> Plan:
     """Plan what the LLM is asked, or where the answers are texts of another system, what they are read as."""
     if isinstance(engine, ImportedTexts):
-        return plan_imported(seeds, histories, items, template, engine, ledger, settings)
-    return plan_requests(seeds, histories, items, template, engine, settings)
+        return plan_imported(tables, template, engine, ledger, settings)
+    return plan_requests(tables, template, engine, settings)
 
 
 def _silent(done: int, total: int) -> None:
@@ -56,9 +53,7 @@ def _silent(done: int, total: int) -> None:
 
 
 def generate(
-    seeds: pl.DataFrame,
-    histories: pl.DataFrame,
-    items: pl.DataFrame,
+    tables: SeedTables,
     template: PromptTemplate,
     engine: Engine,
     ledger: Ledger,
@@ -76,8 +71,8 @@ def generate(
 
     Parameters
     ----------
-    seeds, histories, items : polars.DataFrame
-        `columns.SEED_USERS`, `columns.USER_HISTORIES`, `columns.ITEMS`.
+    tables : SeedTables
+        The seeds, what is shown of them, and what they have seen.
     template, engine, ledger, settings
         The prompt, the LLM, where calls are recorded, and the limits. The budget covers all calls that
         the ledger holds for these requests, of earlier runs too.
@@ -94,10 +89,10 @@ def generate(
     TooManyFailuresError
         More than `settings.max_failed_fraction` of the seeds have no usable rationale; also in the ledger.
     """
-    plan = plan_calls(seeds, histories, items, template, engine, ledger, settings)
+    plan = plan_calls(tables, template, engine, ledger, settings)
     run = Rounds(plan, template, engine, ledger, settings, on_progress or _silent, retry_failed=retry_failed)
     run.ask_all()
-    rows = [run.row(seed) for seed in seeds["user_id"]]
+    rows = [run.row(seed) for seed in tables.seeds["user_id"]]
     frame = pl.DataFrame(rows, schema=RATIONALES.polars_schema(), orient="row")
     reasons = frame.filter(pl.col("status") != "ok")["reason"].to_list()
     if len(reasons) > settings.max_failed_fraction * frame.height:

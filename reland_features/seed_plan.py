@@ -137,8 +137,7 @@ def _tokens(project: Project, marts: Outcome, users: pl.Series) -> SeedTokens:
         with Ledger(project.ledger) as ledger:
             return seed_tokens(
                 users,
-                pl.read_parquet(marts.artifact.table("user_histories")),
-                pl.read_parquet(marts.artifact.table("items")),
+                marts.artifact,
                 PromptTemplate.of(settings, base=project.root),
                 engine,
                 ledger,

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-
-import polars as pl
 
 from reland_features.artifacts import content_id
 from reland_features.config import Rationales
@@ -13,6 +11,7 @@ from reland_features.engines.base import Engine, Message, Request
 from reland_features.errors import ConfigError, TableError
 from reland_features.ledger import request_key, skeleton_id
 from reland_features.prompts import Catalogue, Condensing, HistoryItem, PromptTemplate
+from reland_features.seed_tables import SeedTables
 from reland_features.skeleton import Options, Skeleton
 
 _CORRECTION = "This answer cannot be used: {problem}. Answer again, in exactly the layout asked for."
@@ -22,8 +21,8 @@ _CORRECTION = "This answer cannot be used: {problem}. Answer again, in exactly t
 class SeedHistory:
     """What a seed's prompt shows (the last items, oldest first) and what it must not recommend.
 
-    `banned` holds titles of the whole history, as the items table has them. `earlier` counts interactions that
-    are older than the history.
+    `banned` holds titles of everything that the user has interacted with, as the items table has them: more than
+    `data.max_history` items, where there are more. `earlier` counts interactions that are older than those shown.
     """
 
     shown: tuple[HistoryItem, ...]
@@ -83,18 +82,14 @@ class Plan:
 
 
 def histories_of_seeds(
-    seeds: pl.DataFrame,
-    histories: pl.DataFrame,
-    catalogue: Catalogue,
-    max_history: int,
-    condensing: Condensing | None = None,
+    tables: SeedTables, catalogue: Catalogue, max_history: int, condensing: Condensing | None = None
 ) -> dict[str, SeedHistory]:
-    """Map every seed to the items its prompt shows.
+    """Map every seed to the items its prompt shows and the titles that it is not recommended.
 
     Parameters
     ----------
-    seeds, histories : polars.DataFrame
-        `columns.SEED_USERS` and `columns.USER_HISTORIES`.
+    tables : SeedTables
+        The seeds and their behaviour.
     catalogue : Catalogue
         Condensed titles by item; items that it does not hold are passed over.
     max_history : int
@@ -107,12 +102,14 @@ def histories_of_seeds(
     TableError
         A seed has no history: the tables belong to different runs.
     """
+    seeds, histories = tables.seeds, tables.histories
     items = dict(zip(histories["user_id"], histories["item_ids"], strict=True))
+    seen = dict(zip(tables.seen["user_id"], tables.seen["item_ids"], strict=True))
     counts = (
         histories["interaction_count"] if "interaction_count" in histories.columns else histories["item_ids"].list.len()
     )
     totals = dict(zip(histories["user_id"], counts, strict=True))
-    if missing := [user for user in seeds["user_id"] if user not in items]:
+    if missing := [user for user in seeds["user_id"] if user not in items or user not in seen]:
         raise TableError(
             "seed users without a history",
             where="user_histories",
@@ -123,21 +120,21 @@ def histories_of_seeds(
     found = {}
     for user in seeds["user_id"]:
         known = [catalogue.items[item] for item in items[user] if item in catalogue.items]
-        banned = frozenset(catalogue.find_titles(item.title)[0] for item in known)
+        banned = banned_titles(seen[user], catalogue)
         shown = condensing.items(known) if condensing else tuple(known)
         history = SeedHistory(shown, banned, max(0, totals[user] - len(items[user])))
         found[user] = history if condensing and condensing.max_prompt_tokens else history.last(max_history)
     return found
 
 
-def plan_requests(
-    seeds: pl.DataFrame,
-    histories: pl.DataFrame,
-    items: pl.DataFrame,
-    template: PromptTemplate,
-    engine: Engine,
-    settings: Rationales,
-) -> Plan:
+def banned_titles(item_ids: Iterable[str], catalogue: Catalogue) -> frozenset[str]:
+    """Return the titles of items, as the items table has them; what the catalogue does not hold has none."""
+    return frozenset(
+        catalogue.find_titles(catalogue.items[item].title)[0] for item in item_ids if item in catalogue.items
+    )
+
+
+def plan_requests(tables: SeedTables, template: PromptTemplate, engine: Engine, settings: Rationales) -> Plan:
     """Render every seed's prompt and decide the order of the requests.
 
     Raises
@@ -147,12 +144,12 @@ def plan_requests(
     ConfigError
         A prompt with a single item is longer than `rationales.condense.max_prompt_tokens`.
     """
-    catalogue = template.catalogue(items)
+    catalogue = template.catalogue(tables.items)
     options = catalogue.options()
     # An engine that does not enforce skeletons answers the prompt alone: the catalogue is no part of its keys.
     is_constrained = getattr(engine, "constrained", True)
     options_id = content_id({name: list(values) for name, values in options.items()}) if is_constrained else ""
-    found = histories_of_seeds(seeds, histories, catalogue, settings.max_history, template.condensing)
+    found = histories_of_seeds(tables, catalogue, settings.max_history, template.condensing)
     shown_as = dict(zip(catalogue.titles, catalogue.shown, strict=True))
     n_categories = min(settings.categories, len(catalogue.categories))
     unaskable: dict[str, tuple[str, str]] = {}

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from reland_features.artifacts import Artifact
 from reland_features.config import Rationales
 from reland_features.engines.base import Engine
 from reland_features.ledger import Ledger
 from reland_features.prompts import PromptTemplate
 from reland_features.seed_requests import plan_requests
+from reland_features.seed_tables import SeedTables
 
 _PROMPTS = 64
 
@@ -32,8 +34,7 @@ class SeedTokens:
 
 def seed_tokens(
     users: pl.Series,
-    histories: pl.DataFrame,
-    items: pl.DataFrame,
+    marts: Artifact,
     template: PromptTemplate,
     engine: Engine,
     ledger: Ledger,
@@ -47,7 +48,9 @@ def seed_tokens(
     ----------
     users : polars.Series
         Users with behaviour; 64 of them are drawn where the ledger has no call of this engine and prompt.
-    histories, items, template, engine, ledger, settings
+    marts : Artifact
+        Their behaviour and the items.
+    template, engine, ledger, settings
         As for `rationales.generate`; the engine counts prompt tokens and is asked nothing.
     seed : int
         Which users are drawn.
@@ -55,7 +58,8 @@ def seed_tokens(
     if known := ledger.tokens_per_seed(engine.engine_id, template.prompt_id):
         return SeedTokens(*known, source="ledger: mean of the calls so far, retries included")
     rows = np.random.default_rng(seed).permutation(len(users))[:_PROMPTS]
-    asks = plan_requests(pl.DataFrame({"user_id": users[np.sort(rows)]}), histories, items, template, engine, settings)
+    tables = SeedTables.read(marts, pl.DataFrame({"user_id": users[np.sort(rows)]}))
+    asks = plan_requests(tables, template, engine, settings)
     prompts = [ask.prompt_tokens for ask in asks.roots]
     return SeedTokens(
         float(np.mean(prompts)) if prompts else 0.0,

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "reland_features"
 LAYERS = """
 errors columns process settings
 config artifacts templates tuning/__init__ __init__ curation/decisions curation/words
-project retries interactions skeleton weights crosses source_tables curation/curation
+project retries interactions seed_tables skeleton weights crosses source_tables curation/curation
 demo/__init__ demo/tastes demo/download databases source_columns tuning/adapters curation/__init__
 demo/catalogue demo/draws mart_files sources
 demo/simulator prepare

@@ -17,7 +17,7 @@ from reland_features.errors import CheckError, PoolError
 from reland_features.finished_pool import FinishedPool
 from reland_features.project import Project
 from reland_features.prompts import Catalogue, PromptTemplate
-from reland_features.seed_requests import histories_of_seeds
+from reland_features.seed_requests import banned_titles
 
 
 @dataclass(frozen=True)
@@ -134,9 +134,7 @@ class Desk:
         settings = self.project.config.rationales
         template = PromptTemplate.of(settings, base=self.project.root)
         catalogue = template.catalogue(self.finished.items)
-        histories = pl.read_parquet(self.finished.marts.table("user_histories"))
-        seeds = pl.DataFrame({"user_id": [seed]})
-        banned = histories_of_seeds(seeds, histories, catalogue, settings.max_history)[seed].banned
+        banned = banned_titles(self.finished.histories([seed])[seed], catalogue)
         problems = [
             *_too_many("categories", words.categories, settings.categories),
             *_too_many("items", words.items, settings.items),

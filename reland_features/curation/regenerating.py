@@ -19,6 +19,7 @@ from reland_features.ledger import Ledger, Usage, request_key, skeleton_id
 from reland_features.prompts import PromptTemplate
 from reland_features.rounds import Rounds
 from reland_features.seed_requests import Ask, Plan, plan_requests
+from reland_features.seed_tables import SeedTables
 from reland_features.stages import llm_engine
 
 
@@ -99,9 +100,8 @@ _ONE_CALL = {
 
 
 def _plan(desk: Desk, seed: str, template: PromptTemplate, engine: Engine) -> Plan:
-    histories = pl.read_parquet(desk.finished.marts.table("user_histories"))
-    seeds = pl.DataFrame({"user_id": [seed]})
-    plan = plan_requests(seeds, histories, desk.finished.items, template, engine, desk.project.config.rationales)
+    tables = SeedTables.read(desk.finished.marts, pl.DataFrame({"user_id": [seed]}))
+    plan = plan_requests(tables, template, engine, desk.project.config.rationales)
     if seed in plan.unaskable:
         raise PoolError("the LLM cannot be asked about this seed", where=seed, got=plan.unaskable[seed][1])
     return plan

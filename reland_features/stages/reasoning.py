@@ -174,6 +174,7 @@ def generate(
     from reland_features.ledger import Ledger
     from reland_features.prompts import PromptTemplate
     from reland_features.rationales import generate as write_rationales
+    from reland_features.seed_tables import SeedTables
     from reland_features.usage_counters import UsageCounters
 
     settings = project.config.rationales
@@ -190,9 +191,7 @@ def generate(
             counters.refresh(ledger)
 
         result = write_rationales(
-            pl.read_parquet(seeds.artifact.table("seed_users")),
-            pl.read_parquet(marts.artifact.table("user_histories")),
-            pl.read_parquet(marts.artifact.table("items")),
+            SeedTables.read(marts.artifact, pl.read_parquet(seeds.artifact.table("seed_users"))),
             template,
             engine,
             ledger,

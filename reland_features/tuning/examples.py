@@ -19,6 +19,7 @@ from reland_features.config import Rationales, Tuning
 from reland_features.engines.base import Request
 from reland_features.errors import ConfigError
 from reland_features.prompts import Catalogue, HistoryItem, PromptTemplate
+from reland_features.seed_requests import banned_titles
 
 _SUMMARY_CATEGORIES = 3
 
@@ -75,7 +76,11 @@ def draw_learners(
         interactions.sort("user_id", "interaction_order")
         .filter(pl.len().over("user_id") > horizon)
         .group_by("user_id", maintain_order=True)
-        .agg(item_ids=item.head(pl.len() - horizon).tail(max_history), future=item.tail(horizon))
+        .agg(
+            item_ids=item.head(pl.len() - horizon).tail(max_history),
+            seen=item.head(pl.len() - horizon).unique(maintain_order=True),
+            future=item.tail(horizon),
+        )
     )
     drawn = cut[np.random.default_rng(seed).permutation(cut.height)]
     held_out = drawn.head(settings.held_out)
@@ -101,9 +106,9 @@ def make_examples(
     """
     shown_as = dict(zip(catalogue.titles, catalogue.shown, strict=True))
     examples = []
-    for user, item_ids, future in training.select("user_id", "item_ids", "future").iter_rows():
+    for user, item_ids, seen, future in training.select("user_id", "item_ids", "seen", "future").iter_rows():
         known = [catalogue.items[item] for item in item_ids if item in catalogue.items]
-        banned = {shown_as[catalogue.find_titles(item.title)[0]] for item in known}
+        banned = {shown_as[title] for title in banned_titles(seen, catalogue)}
         categories, titles = real_answer(future, catalogue, banned)
         categories, titles = categories[: settings.categories], titles[: settings.items]
         if not known or not titles:

@@ -19,6 +19,7 @@ from reland_features.ledger import Ledger
 from reland_features.project import Project, models_cache
 from reland_features.prompts import Catalogue, PromptTemplate
 from reland_features.rationales import generate
+from reland_features.seed_tables import SeedTables
 from reland_features.stages import Outcome, Progress, run_stage
 from reland_features.tuning.adapters import ADAPTER, with_adapter
 from reland_features.tuning.examples import Example, Learners, draw_learners, make_examples
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 MEASURED = "tuning_measures"
 _PROBE_STEPS = 2
-_RECIPE = 1  # how examples are written and learned; raise it with every change that makes other adapters
+_RECIPE = 2  # how examples are written and learned; raise it with every change that makes other adapters
 
 
 @dataclass(frozen=True)
@@ -233,4 +234,5 @@ class TuningJob:
         seeds = held_out.select("user_id")
         with Ledger(self.project.ledger) as ledger:
             settings = self._settings(None)
-            return generate(seeds, held_out, items, self._template, engine, ledger, settings, progress).frame
+            tables = SeedTables(seeds, held_out, items, seen=held_out.select("user_id", item_ids="seen"))
+            return generate(tables, self._template, engine, ledger, settings, progress).frame

@@ -10,6 +10,7 @@ from reland_features.engines.dummy import DummyEngine
 from reland_features.errors import CheckError, ConfigError
 from reland_features.prompts import Condensing, HistoryItem, PromptTemplate
 from reland_features.seed_requests import histories_of_seeds, plan_requests
+from reland_features.seed_tables import SeedTables
 
 ON = Condense(enabled=True)
 
@@ -81,12 +82,12 @@ class Shop:
             "interaction_count": [122, 2, 1],
         }
     )
-    seeds = histories.select("user_id")
+    tables = SeedTables(histories.select("user_id"), histories, items, seen=histories)
 
     def plan(self, **condense):
         settings = Rationales(engine="dummy", prompt="products", condense=Condense(enabled=True, **condense))
         template = PromptTemplate.of(settings)
-        return plan_requests(self.seeds, self.histories, self.items, template, DummyEngine(), settings)
+        return plan_requests(self.tables, template, DummyEngine(), settings)
 
 
 class TestTokens:
@@ -110,7 +111,7 @@ class TestTokens:
         settings = Rationales(engine="dummy", prompt="products", condense=ON)
         template = PromptTemplate.of(settings)
         catalogue = template.catalogue(shop.items)
-        found = histories_of_seeds(shop.seeds, shop.histories, catalogue, n + 1, template.condensing)
+        found = histories_of_seeds(shop.tables, catalogue, n + 1, template.condensing)
         wider = found["long"]
         longer = template.render(wider.shown, 2, 3, wider.earlier)
         assert len(wider.shown) == n + 1

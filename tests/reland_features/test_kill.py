@@ -25,6 +25,7 @@ from reland_features.engines.openai import OpenAIEngine
 from reland_features.ledger import Ledger
 from reland_features.prompts import PromptTemplate
 from reland_features.seed_requests import plan_requests
+from reland_features.seed_tables import SeedTables
 
 CALLS, KILLS, BATCH = 200, 5, 8
 TEMPLATE = PromptTemplate.load("movies")
@@ -37,12 +38,13 @@ from reland_features.engines import build
 from reland_features.ledger import Ledger
 from reland_features.prompts import PromptTemplate
 from reland_features.rationales import generate
+from reland_features.seed_tables import SeedTables
 
 folder, settings = Path(sys.argv[1]), Rationales.model_validate_json(sys.argv[2])
-tables = [pl.read_parquet(folder / f"{name}.parquet") for name in ("seeds", "histories", "items")]
+tables = SeedTables(*(pl.read_parquet(folder / f"{name}.parquet") for name in ("seeds", "histories", "items", "seen")))
 engine = build(settings, folder)
 with Ledger(folder / "ledger.sqlite") as ledger:
-    result = generate(*tables, PromptTemplate.load("movies"), engine, ledger, settings)
+    result = generate(tables, PromptTemplate.load("movies"), engine, ledger, settings)
 engine.close()
 assert (result.frame["status"] == "ok").all()
 print(result.usage["calls"], result.usage["cached"], result.usage["total"]["calls"])
@@ -50,7 +52,7 @@ print(result.usage["calls"], result.usage["cached"], result.usage["total"]["call
 
 
 @pytest.fixture
-def tables(tmp_path) -> list[pl.DataFrame]:
+def tables(tmp_path) -> SeedTables:
     """200 users of two films each, no two with the same prompt."""
     ids = [f"f{n}" for n in range(CALLS + 20)]
     items = pl.DataFrame(
@@ -64,19 +66,19 @@ def tables(tmp_path) -> list[pl.DataFrame]:
     users = [f"u{n:03}" for n in range(CALLS)]
     histories = pl.DataFrame({"user_id": users, "item_ids": [[ids[n], ids[n + 1]] for n in range(CALLS)]})
     seeds = histories.select("user_id", cluster_id=pl.lit(0, pl.Int32), drawn_by=pl.lit("important"))
-    made = {"seeds": seeds, "histories": histories, "items": items}
+    made = {"seeds": seeds, "histories": histories, "items": items, "seen": histories}
     for name, table in made.items():
         table.write_parquet(tmp_path / f"{name}.parquet")
-    return list(made.values())
+    return SeedTables(**made)
 
 
 class Watched:
     """The job, the server that it asks, and the ledger that it writes."""
 
-    def __init__(self, folder: Path, tables: list[pl.DataFrame], server, completion, settings: Rationales) -> None:
+    def __init__(self, folder: Path, tables: SeedTables, server, completion, settings: Rationales) -> None:
         self._folder, self._server, self._settings = folder, server, settings
         twin = OpenAIEngine("twin", base_url=server.url)
-        plan = plan_requests(*tables, TEMPLATE, twin, settings)
+        plan = plan_requests(tables, TEMPLATE, twin, settings)
         twin.close()
         self._key_of = {json.dumps(list(ask.request.messages)): ask.key for ask in plan.roots}
         assert len(self._key_of) == CALLS

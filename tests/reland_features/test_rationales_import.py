@@ -29,6 +29,7 @@ from reland_features.pipeline import run
 from reland_features.project import Project
 from reland_features.prompts import PromptTemplate, rationale_text
 from reland_features.rationales import generate
+from reland_features.seed_tables import SeedTables
 from reland_features.seeds import sample_seeds
 from reland_features.sources import discover_columns
 from reland_features.stages.base import Outcome, text_encoder
@@ -107,7 +108,8 @@ class World:
     def arguments(self, ledger: Ledger, **values: object):
         settings = self.settings(max_failed_fraction=1.0, **values)
         texts = open_texts(self.project.artifacts, settings)
-        return self.seeds, self.histories, self.items, TEMPLATE, texts, ledger, settings
+        tables = SeedTables(self.seeds, self.histories, self.items, seen=self.histories)
+        return tables, TEMPLATE, texts, ledger, settings
 
 
 class TestGenerate:
@@ -234,6 +236,9 @@ def project(tmp_path) -> Path:
         pl.DataFrame({"user_id": users, "interaction_count": 5}).write_parquet(draft.table("users"))
         histories = {"user_id": users, "item_ids": [[f"i{n % 40}", f"i{(n + 1) % 40}"] for n in range(60)]}
         pl.DataFrame(histories).write_parquet(draft.table("user_histories"))
+        events = pl.DataFrame(histories).explode("item_ids").rename({"item_ids": "item_id"})
+        order = pl.int_range(pl.len(), dtype=pl.Int32).over("user_id")
+        events.with_columns(interaction_order=order).write_parquet(draft.table("interactions"))
         items = {"item_id": [f"i{n}" for n in range(40)], "title": TITLES, "categories": [list(GENRES)] * 40}
         pl.DataFrame(items).with_columns(interaction_count=1).write_parquet(draft.table("items"))
     with store.create("behavior_vectors", "vectors-1", **made) as draft:

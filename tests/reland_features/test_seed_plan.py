@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from reland_features.columns import ITEMS, USER_HISTORIES, USERS
+from reland_features.columns import INTERACTIONS, ITEMS, USER_HISTORIES, USERS
 from reland_features.config import Config, Seeds, parse
 from reland_features.demo.simulator import simulate, write_world
 from reland_features.encoders.base import BehaviorVectors
@@ -145,6 +145,12 @@ def project_of(root: Path, **settings: object) -> tuple[Project, Outcome, Outcom
         pl.DataFrame(rows, schema=USER_HISTORIES.polars_schema(), orient="row").write_parquet(
             draft.table("user_histories")
         )
+        rows = [
+            (user, film, AS_OF, "interaction", 1.0, 1 + n)
+            for user, count in zip(users.user_ids, counts, strict=True)
+            for n, film in enumerate(films[:count])
+        ]
+        pl.DataFrame(rows, schema=INTERACTIONS.polars_schema(), orient="row").write_parquet(draft.table("interactions"))
         rows = [(film, f"Film {film}", None, ["Drama", "War"], None, 1) for film in films]
         pl.DataFrame(rows, schema=ITEMS.polars_schema(), orient="row").write_parquet(draft.table("items"))
         draft.facts |= {"rows_in": 1, "rows_out": 1, "seconds": 0}

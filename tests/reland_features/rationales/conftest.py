@@ -9,6 +9,7 @@ from reland_features.config import Rationales
 from reland_features.ledger import Ledger
 from reland_features.prompts import PromptTemplate
 from reland_features.rationales import generate
+from reland_features.seed_tables import SeedTables
 
 TEMPLATE = PromptTemplate.load("movies")
 GENRES = ("Drama", "Comedy", "War", "Western")
@@ -37,17 +38,11 @@ class Tables:
 
     def of(self, *, engine, ledger, template=TEMPLATE, on_progress=None, retry_failed=False, **settings):
         options = Rationales(engine="dummy", **settings)
-        return generate(
-            self.seeds,
-            self.histories,
-            self.items,
-            template,
-            engine,
-            ledger,
-            options,
-            on_progress,
-            retry_failed=retry_failed,
-        )
+        return generate(self.seed_tables, template, engine, ledger, options, on_progress, retry_failed=retry_failed)
+
+    @property
+    def seed_tables(self) -> SeedTables:
+        return SeedTables(self.seeds, self.histories, self.items, self.histories.select("user_id", "item_ids"))
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ TEMPLATE = PromptTemplate.load("movies")
 
 def look(tables, engine, ledger, **settings):
     options = Rationales(engine="dummy", **settings)
-    return estimate(tables.seeds, tables.histories, tables.items, TEMPLATE, engine, ledger, options)
+    return estimate(tables.seed_tables, TEMPLATE, engine, ledger, options)
 
 
 def near(value: float) -> object:

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import polars as pl
 import pytest
 
 from reland_features.columns import RATIONALES
+from reland_features.config import Rationales
 from reland_features.engines.base import Completion
 from reland_features.engines.dummy import DummyEngine
 from reland_features.engines.openai import OpenAIEngine
 from reland_features.errors import TableError, TooManyFailuresError
 from reland_features.ledger import Ledger
 from reland_features.prompts import PromptTemplate
-from reland_features.rationales import histories_of_seeds
+from reland_features.rationales import generate
+from reland_features.seed_requests import histories_of_seeds
 
 TEMPLATE = PromptTemplate.load("movies")
 GENRES = ("Drama", "Comedy", "War", "Western")
@@ -193,10 +197,29 @@ class TestOddTables:
         assert (frame.height, frame.schema) == (0, RATIONALES.polars_schema())
 
     def test_shows_the_last_items_and_bans_all(self, tables):
-        found = histories_of_seeds(tables.seeds.head(1), tables.histories, TEMPLATE.catalogue(tables.items), 2)
+        found = histories_of_seeds(tables.seed_tables, TEMPLATE.catalogue(tables.items), 2)
         assert [item.title for item in found["u00"].shown] == ["Film number 4", "Film number 5"]
         assert found["u00"].shown[0].categories == ("Drama", "Comedy")
         assert found["u00"].banned == {f"Film number {n} ({1950 + n})" for n in range(6)}
+
+    def test_bans_what_is_older_than_the_table_of_histories(self, tables, ledger):
+        # `data.max_history` cuts histories; what was seen before is no recommendation either.
+        recent = tables.histories.with_columns(pl.col("item_ids").list.tail(2))
+        cut = replace(tables.seed_tables, histories=recent)
+        found = histories_of_seeds(cut, TEMPLATE.catalogue(tables.items), 20)
+        assert [item.title for item in found["u00"].shown] == ["Film number 4", "Film number 5"]
+        assert found["u00"].banned == {f"Film number {n} ({1950 + n})" for n in range(6)}
+        tables.histories = recent
+        loose = tables.of(engine=DummyEngine(), ledger=ledger).frame
+        strict = generate(cut, TEMPLATE, DummyEngine(), ledger, Rationales(engine="dummy")).frame
+        titles = dict(tables.items.select("item_id", "title").iter_rows())
+        seen = {user: {titles[i] for i in items} for user, items in cut.seen.iter_rows()}
+
+        def repeats(frame):
+            return sum(bool(seen[user] & set(items)) for user, items in frame.select("seed_user_id", "items").rows())
+
+        assert repeats(loose) > 0
+        assert repeats(strict) == 0
 
 
 def test_reports_progress_up_to_the_end(tables, ledger):

@@ -25,6 +25,7 @@ from reland_features.engines.dummy import DummyEngine
 from reland_features.ledger import Ledger
 from reland_features.prompts import PromptTemplate
 from reland_features.rationales import generate
+from reland_features.seed_tables import SeedTables
 
 folder, delay = Path(sys.argv[1]), float(sys.argv[2])
 
@@ -35,10 +36,10 @@ class Logging(DummyEngine):
             log.writelines(f"{request.messages[-1]['content']!r}\\n" for request in requests)
         return answers
 
-tables = [pl.read_parquet(folder / f"{name}.parquet") for name in ("seeds", "histories", "items")]
+tables = SeedTables(*(pl.read_parquet(folder / f"{name}.parquet") for name in ("seeds", "histories", "items", "seen")))
 with Ledger(folder / "ledger.sqlite") as ledger:
     result = generate(
-        *tables, PromptTemplate.load("movies"), Logging(batch_size=2, delay=delay), ledger, Rationales(engine="dummy")
+        tables, PromptTemplate.load("movies"), Logging(batch_size=2, delay=delay), ledger, Rationales(engine="dummy")
     )
 result.frame.write_parquet(folder / "rationales.parquet")
 """
@@ -47,8 +48,8 @@ result.frame.write_parquet(folder / "rationales.parquet")
 @pytest.mark.parametrize("kills", [1, pytest.param(5, marks=pytest.mark.slow)])
 def test_kill_9_at_random_moments_pays_nothing_twice_and_ends_in_the_same_table(make_tables, ledger, tmp_path, kills):
     tables = make_tables(users=200, films=400)
-    for name in ("seeds", "histories", "items"):
-        getattr(tables, name).write_parquet(tmp_path / f"{name}.parquet")
+    for name in ("seeds", "histories", "items", "seen"):
+        getattr(tables.seed_tables, name).write_parquet(tmp_path / f"{name}.parquet")
     log = tmp_path / "calls.log"
 
     def start(delay: float) -> subprocess.Popen:

@@ -30,9 +30,9 @@ def test_the_last_interactions_are_the_future_and_no_user_is_on_both_sides():
     drawn = draw_learners(world, [], Tuning(held_out=2, horizon=2), max_history=2, seed=0)
     both = pl.concat([drawn.training, drawn.held_out])
     assert {row[0]: row[1:] for row in both.iter_rows()} == {
-        "a": (["i2", "i3"], ["i4", "i5"]),
-        "b": (["i4", "i3"], ["i2", "i1"]),
-        "c": (["i1"], ["i2", "i3"]),
+        "a": (["i2", "i3"], ["i1", "i2", "i3"], ["i4", "i5"]),
+        "b": (["i4", "i3"], ["i5", "i4", "i3"], ["i2", "i1"]),
+        "c": (["i1"], ["i1"], ["i2", "i3"]),
     }  # d has no history before its future
     assert drawn.held_out.height == 2
 
@@ -76,17 +76,21 @@ def training() -> pl.DataFrame:
         {
             "user_id": ["a", "b", "c"],
             "item_ids": [["i1", "i2"], ["i3"], ["i1"]],
+            "seen": [["i1", "i2"], ["i3"], ["i1"]],
             "future": [["i3", "i4", "i5"], ["i6", "i3"], ["i1"]],
         }
     )
 
 
 def test_an_example_is_the_request_of_generate_and_the_real_answer(training, catalogue, template):
-    first, second = make_examples(training, catalogue, template, Rationales(categories=2, items=2, max_history=1))
+    older = training.with_columns(seen=pl.Series([["i6", "i1", "i2"], ["i3"], ["i1"]]))
+    first, second = make_examples(older, catalogue, template, Rationales(categories=2, items=2, max_history=1))
     assert first.answer == ("Crime (1 of 1) and Drama (1).", "Crime", "Action", "Heat", "Solaris")
     assert "1. Fargo (Crime Drama)" in first.request.messages[-1]["content"]
-    assert "Alien" not in first.request.messages[-1]["content"]  # max_history, but it is still banned
-    assert first.request.skeleton[-1].banned == {"Alien", "Fargo"}
+    assert (
+        "Alien" not in first.request.messages[-1]["content"]
+    )  # max_history, but it is still banned, as is what is older than item_ids
+    assert first.request.skeleton[-1].banned == {"Alien", "Amélie", "Fargo"}
     assert "list 2 categories and 2 movies" in first.request.messages[-1]["content"]
     # b watched one new film: it is asked for one. c watched nothing new: no example.
     assert second.answer == ("Action (1 of 1) and Crime (1).", "Comedy", "Action", "Amélie")

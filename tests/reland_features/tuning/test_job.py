@@ -16,6 +16,7 @@ from reland_features.ledger import Ledger
 from reland_features.project import Project
 from reland_features.prompts import PromptTemplate
 from reland_features.seed_requests import plan_requests
+from reland_features.seed_tables import SeedTables
 from reland_features.stages import Outcome
 from reland_features.stages.base import llm_engine
 from reland_features.tuning.adapters import ADAPTER
@@ -129,7 +130,8 @@ def _ledger_keys(project: Project, engine) -> set[str]:
     histories = pl.read_parquet(marts.table("interactions")).group_by("user_id").agg(item_ids=pl.col("item_id").head(1))
     items = pl.read_parquet(marts.table("items"))
     template = PromptTemplate.load("movies")
-    plan = plan_requests(histories.select("user_id"), histories, items, template, engine, project.config.rationales)
+    tables = SeedTables(histories.select("user_id"), histories, items, seen=histories)
+    plan = plan_requests(tables, template, engine, project.config.rationales)
     return {ask.key for ask in plan.roots}
 
 
