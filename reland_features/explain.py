@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from reland_features.columns import USER_MATCH_DETAIL
 from reland_features.curation import Curation, mark
 from reland_features.errors import TableError
 from reland_features.project import Project
@@ -15,7 +16,11 @@ from reland_features.project import Project
 
 @dataclass(frozen=True)
 class Explanation:
-    """What stands behind a user's published rationale; seed fields are None where there is no match."""
+    """What stands behind a user's published rationale; seed fields are None where there is no match.
+
+    `seed_weights` has what each of several seeds counts in the fused embedding (`match.top_k` above 1), the best
+    first; the other seed fields are those of the best one.
+    """
 
     user_id: str
     as_of: str
@@ -28,6 +33,8 @@ class Explanation:
     summary: str | None
     categories: tuple[str, ...]
     items: tuple[str, ...]
+    seed_weights: tuple[tuple[str, float], ...] = ()
+    is_cold_start: bool = False  # matched by profile, not by behaviour
     curated: str | None = None  # who changed the rationale, and when; None where the LLM's words are served
 
     def as_dict(self) -> dict[str, Any]:
@@ -42,10 +49,13 @@ class Explanation:
         ]
         if self.seed_user_id is None:
             return "\n".join([*lines, "no match: the user has no behaviour in the window, so no rationale is served"])
+        how = "of the behaviour that the profile predicts" if self.is_cold_start else "Eq. 3"
+        others = ", ".join(f"{seed} {weight:.2f}" for seed, weight in self.seed_weights[1:])
         return "\n".join(
             [
                 *lines,
-                f"most similar seed: {self.seed_user_id} (cosine {self.similarity:.3f}, Eq. 3)",
+                f"most similar seed: {self.seed_user_id} (cosine {self.similarity:.3f}, {how})",
+                *([f"its weight is {self.seed_weights[0][1]:.2f}; other seeds: {others}"] if others else []),
                 *(f"  - {title}" for title in self.seed_history),
                 f"rationale of pool {self.pool_version}" + (f", {self.curated}" if self.curated else ""),
                 f"  why:        {self.summary}",
@@ -121,11 +131,13 @@ def read_explanations(marts: Path, pool: Path, published: Path, user_ids: list[s
         .collect()
         .iter_rows(named=True)
     }
+    details = _details(published, user_ids)
     replaced = Curation.read(pool).replaced
     explanations = []
     for user in user_ids:
         row = found[user]
         rationale = rationales.get(row["seed_user_id"], {})
+        seed_weights, is_cold_start = details.get(user, ((), False))
         explanations.append(
             Explanation(
                 user_id=user,
@@ -139,7 +151,21 @@ def read_explanations(marts: Path, pool: Path, published: Path, user_ids: list[s
                 summary=rationale.get("summary"),
                 categories=tuple(rationale.get("categories") or ()),
                 items=tuple(rationale.get("items") or ()),
+                seed_weights=seed_weights,
+                is_cold_start=is_cold_start,
                 curated=mark(replaced[row["seed_user_id"]]) if row["seed_user_id"] in replaced else None,
             )
         )
     return explanations
+
+
+def _details(published: Path, user_ids: list[str]) -> dict[str, tuple[tuple[tuple[str, float], ...], bool]]:
+    """Map users to their weighted seeds and whether a profile matched them; empty where a run has no such table."""
+    file = published.parent.parent / USER_MATCH_DETAIL.name / published.name
+    if not file.is_file():
+        return {}
+    rows = pl.scan_parquet(file).filter(pl.col("user_id").is_in(user_ids))
+    chosen = rows.select("user_id", "seed_user_ids", "seed_weights", "is_cold_start").collect()
+    return {
+        user: (tuple(zip(seeds, weights, strict=True)), is_cold) for user, seeds, weights, is_cold in chosen.iter_rows()
+    }

@@ -17,6 +17,7 @@ from reland_features.columns import FEATURE_TABLES, INTERACTIONS, ITEMS, POOL, U
 from reland_features.config import ColdStart, parse
 from reland_features.encoders.base import BehaviorVectors
 from reland_features.errors import ConfigError
+from reland_features.explain import read_explanations
 from reland_features.pool import ReasoningPool
 from reland_features.profiles import profile_columns
 from reland_features.project import Project
@@ -274,6 +275,18 @@ def test_what_is_published_is_flagged_and_a_default_run_publishes_what_it_did(tm
     best = dict(tables["user_rationale"].select("user_id", "seed_user_id").iter_rows())
     assert best["new"] == "u01"
     assert detail.filter(user_id="new")["seed_user_ids"][0][0] == "u01"
+
+    root = tmp_path / "several"
+    (marts,) = (root / ".reland/artifacts/marts").iterdir()
+    (pool,) = (root / ".reland/artifacts/reasoning_pool").iterdir()
+    (file,) = (root / "features/user_rationale").glob("*.parquet")
+    new, warm = read_explanations(marts, pool, file, ["new", "u05"], last=3)
+    assert (new.is_cold_start, warm.is_cold_start) == (True, False)
+    assert [seed for seed, _ in new.seed_weights] == detail.filter(user_id="new")["seed_user_ids"][0].to_list()
+    assert "of the behaviour that the profile predicts)" in new.text()
+    weights = detail.filter(user_id="u05")["seed_weights"][0].to_list()
+    assert f"its weight is {weights[0]:.2f}; other seeds: {warm.seed_weights[1][0]} {weights[1]:.2f}" in warm.text()
+    assert "Eq. 3)" in warm.text()
 
 
 def test_without_cold_start_matches_and_ids_are_those_of_before(tmp_path):
