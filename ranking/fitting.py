@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ from ranking.backbones.base import Backbone
 from ranking.full_ranking import K, RankingMetrics, full_ranking
 from ranking.memory import reuse_freed_memory
 from ranking.splits import Part
+from ranking.training_state import Evaluation, TrainingState
 from reland_features.errors import RelandError
 
 
@@ -53,19 +54,6 @@ class FitSettings:
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """One point of the learning curve; seconds are CPU seconds of training alone, summed up to here.
-
-    CPU seconds, because runs share a machine: with one thread they are what an idle machine takes.
-    """
-
-    epoch: int
-    loss: float
-    seconds: float
-    metrics: dict[str, float]
-
-
-@dataclass(frozen=True)
 class Fit:
     """What training did; the backbone holds the weights of `best_epoch`."""
 
@@ -82,8 +70,17 @@ def fit(
     *,
     seed: int = 0,
     progress: Callable[[Evaluation], None] | None = None,
+    state_file: Path | None = None,
 ) -> Fit:
     """Train until the validation NDCG@10 has not risen for `patience` evaluations, and keep the best weights.
+
+    Parameters
+    ----------
+    progress : callable, optional
+        Called with every evaluation.
+    state_file : Path, optional
+        Where the state of training is kept after every evaluation. Is there one, of a training with the same arguments
+        that was killed, then this one goes on from there, and with one thread ends in the same weights.
 
     Raises
     ------
@@ -95,9 +92,6 @@ def fit(
     generator = np.random.default_rng(seed)
     users = _sample(backbone, settings.validation_users)
     metric = f"ndcg@{K}_{settings.convention}"
-    best_value, best_state, best_epoch = -1.0, None, 0
-    curve: list[Evaluation] = []
-    seconds, since = 0.0, 0
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         weights = list(backbone.parameters())
@@ -105,27 +99,25 @@ def fit(
             metrics = evaluate(backbone, "validation", users).means()
             return Fit((Evaluation(0, 0.0, 0.0, metrics),), 0, metrics, 0, 0.0)
         optimizer = torch.optim.Adam(weights, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
-        for epoch in range(1, settings.max_epochs + 1):
+        state = TrainingState.resume(state_file, backbone, optimizer, generator) if state_file else TrainingState()
+        while state.epoch < settings.max_epochs and state.since < settings.patience:
             started = time.process_time()
             loss = train_epoch(backbone, optimizer, generator)
-            seconds += time.process_time() - started
-            if epoch % settings.evaluate_every and epoch != settings.max_epochs:
+            state.seconds += time.process_time() - started
+            state.epoch += 1
+            if state.epoch % settings.evaluate_every and state.epoch != settings.max_epochs:
                 continue
             metrics = evaluate(backbone, "validation", users).means()
-            curve.append(Evaluation(epoch, loss, seconds, metrics))
+            state.evaluated(Evaluation(state.epoch, loss, state.seconds, metrics), metrics[metric], backbone)
+            if state_file:
+                state.write(state_file, backbone, optimizer, generator)
             if progress:
-                progress(curve[-1])
-            since += 1
-            if metrics[metric] > best_value:
-                best_value, best_epoch, since = metrics[metric], epoch, 0
-                best_state = copy.deepcopy(backbone.state_dict())
-            if since >= settings.patience:
-                break
-    if best_state is not None:
-        backbone.load_state_dict(best_state)
+                progress(state.curve[-1])
+    if state.best_weights is not None:
+        backbone.load_state_dict(state.best_weights)
     backbone.eval()
-    best = next((point.metrics for point in curve if point.epoch == best_epoch), {})
-    return Fit(tuple(curve), best_epoch, best, curve[-1].epoch if curve else 0, seconds)
+    best = next((point.metrics for point in state.curve if point.epoch == state.best_epoch), {})
+    return Fit(tuple(state.curve), state.best_epoch, best, state.curve[-1].epoch if state.curve else 0, state.seconds)
 
 
 def train_epoch(backbone: Backbone, optimizer: torch.optim.Optimizer, generator: np.random.Generator) -> float:

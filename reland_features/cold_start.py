@@ -8,7 +8,7 @@ So its cosine to a seed is not comparable with that of a real vector, and such m
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -166,12 +166,11 @@ def with_cold_users(
         seed=seed,
     )
     predicted = model.predict(profile_columns(cold["profile"], names))
-    kept = ~vectors.user_ids.is_in(cold["user_id"].to_list())
-    filled = BehaviorVectors(
-        pl.concat([vectors.user_ids.filter(kept), cold["user_id"]]),
-        np.concatenate([vectors.vectors[kept.to_numpy()], predicted]),
-        vectors.encoder_id,
-        vectors.as_of,
+    others = vectors.without(cold["user_id"])
+    filled = replace(
+        others,
+        user_ids=pl.concat([others.user_ids, cold["user_id"]]),
+        vectors=np.concatenate([others.vectors, predicted]),
     )
     return ColdStarted(filled, cold["user_id"], model)
 

@@ -104,7 +104,7 @@ def evaluate_cold_start(project: Project, *, users: int = 500, encode_again: boo
     table = pl.read_parquet(marts / "users.parquet", columns=["user_id", "profile", "interaction_count"])
     hidden = _draw(table, published, pool, users, project.config.seed)
     interactions = pl.read_parquet(marts / "interactions.parquet")
-    visible = _without(published, hidden)
+    visible = published.without(hidden)
     if encode_again:
         left = Interactions.from_frame(interactions.filter(~pl.col("user_id").is_in(hidden.to_list())))
         encoder = encoders.build(project.config.encoder, project.config.seed)
@@ -155,12 +155,6 @@ def _draw(table: pl.DataFrame, vectors: BehaviorVectors, pool: ReasoningPool, us
             hint="reland seeds cold-start --users N with a smaller N" if len(may) else "name the profile columns",
         )
     return may.gather(np.sort(np.random.default_rng(seed).permutation(len(may))[:users]))
-
-
-def _without(vectors: BehaviorVectors, users: pl.Series) -> BehaviorVectors:
-    kept = ~vectors.user_ids.is_in(users.to_list())
-    chosen = vectors.vectors[kept.to_numpy()]
-    return BehaviorVectors(vectors.user_ids.filter(kept), chosen, vectors.encoder_id, vectors.as_of)
 
 
 def _choices(

@@ -124,7 +124,7 @@ class Runner:
         """Train and measure, and keep the result; return it with the trained backbone."""
         spec, backbone = plan.spec, self.untrained(plan)
         fitted = (
-            fit(backbone, plan.hyperparameters.fit, seed=spec.seed)
+            fit(backbone, plan.hyperparameters.fit, seed=spec.seed, state_file=self._state(plan))
             if any(weights.requires_grad for weights in backbone.parameters())
             else Fit((), 0, {}, 0, 0.0)  # popularity and item-kNN only count
         )
@@ -154,6 +154,7 @@ class Runner:
         if self.keep_weights:
             self._save(backbone, plan)
         run.write(self.path(plan))
+        self._state(plan).unlink(missing_ok=True)
         return run, backbone
 
     def trained(self, spec: RunSpec) -> Backbone:
@@ -200,6 +201,10 @@ class Runner:
 
     def _weights(self, plan: Plan) -> Path:
         return self.projects / "weights" / f"{plan.id}.pt"
+
+    def _state(self, plan: Plan) -> Path:
+        """Return where a run keeps the state of its training, for the case that it is killed."""
+        return self._weights(plan).with_suffix(".training")
 
     def _save(self, backbone: Backbone, plan: Plan) -> None:
         path = self._weights(plan)

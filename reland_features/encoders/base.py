@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -38,6 +38,11 @@ class BehaviorVectors:
     def dimension(self) -> int:
         """Width d of the vectors."""
         return int(self.vectors.shape[1])
+
+    def without(self, users: pl.Series) -> BehaviorVectors:
+        """Return the vectors of all other users."""
+        kept = ~self.user_ids.is_in(users.implode())
+        return replace(self, user_ids=self.user_ids.filter(kept), vectors=self.vectors[kept.to_numpy()])
 
     def write(self, path: Path) -> None:
         """Write `columns.BEHAVIOR_VECTORS`; vectors uncompressed and without dictionary."""

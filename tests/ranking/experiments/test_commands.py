@@ -10,9 +10,11 @@ import polars as pl
 import pytest
 from made_up import linked
 
+from ranking import fitting
 from ranking.experiments.runner import Runner
 from ranking.experiments.runs import Run
 from ranking.experiments.variants import VARIANTS
+from ranking.training_state import TrainingState
 
 TABLE2 = ("table2", "--backbones", "lightgcn")
 
@@ -83,6 +85,25 @@ def test_runs_killed_between_two_are_resumed_where_they_stopped(world, monkeypat
     assert world.run(*TABLE2) == 0
     assert kept.items() <= world.raw().items()
     assert calls == ["id", "f_item", "reland", "reland", "reland_shuffled", "reland_constant"]
+
+
+def test_a_run_killed_while_it_trains_goes_on_from_its_last_evaluation(world, monkeypatch):
+    write, train, epochs = TrainingState.write, fitting.train_epoch, []
+    monkeypatch.setattr(fitting, "train_epoch", lambda *given: epochs.append(1) or train(*given))
+
+    def killed_in_the_second_epoch_of_the_third_run(state, *given):
+        write(state, *given)
+        if len(epochs) == 8:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TrainingState, "write", killed_in_the_second_epoch_of_the_third_run)
+        assert world.run(*TABLE2) == 130
+    assert len(world.raw()) == 2
+    assert len(list(world.projects.rglob("*.training"))) == 1
+    assert world.run(*TABLE2) == 0
+    assert len(epochs) == 5 * 3
+    assert list(world.projects.rglob("*.training")) == []
 
 
 def test_quick_is_said_in_the_table_and_keeps_its_own_files(world):
