@@ -11,8 +11,13 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from benchmarks.machine import machine
 from benchmarks.projects import RESULTS, command_of, make_project, project_arguments, reland
@@ -28,7 +33,7 @@ def main() -> None:
     done = reland(arguments, project, "run")
     generated = Path(done["stages"]["generate"]["artifact"])
     manifest = json.loads((generated / "manifest.json").read_text())
-    text = render(arguments, manifest, counted(project), reported(Path(done["report"])))
+    text = render(arguments, manifest, counted(project), reported(Path(done["report"])), spread(project, (1, 3, 6)))
     (RESULTS / f"dry_run_{arguments.name}.md").write_text(text)
     print(text)
 
@@ -50,8 +55,23 @@ def reported(report: Path) -> dict[str, str]:
     return {name.lower().replace(" ", "_"): taken for name, taken in rows}
 
 
+def spread(project: Path, batches: Sequence[int], draws: int = 10_000) -> dict[int, float]:
+    """Say how far off (95 % quantile) a time is that so many batches of this run predict, drawn at random."""
+    query = "select sum(seconds), sum(prompt_tokens) from attempts group by started_at order by started_at"
+    with closing(sqlite3.connect(project / ".reland" / "ledger.sqlite")) as ledger:
+        seconds, tokens = np.array(ledger.execute(query).fetchall()[1:]).T  # the first one loaded the model
+    rate, generator = seconds.sum() / tokens.sum(), np.random.default_rng(0)
+    drawn = [generator.integers(len(seconds), size=(draws, count)) for count in batches]
+    found = [np.abs(seconds[rows].sum(1) / tokens[rows].sum(1) / rate - 1) for rows in drawn]
+    return {count: float(np.quantile(errors, 0.95)) for count, errors in zip(batches, found, strict=True)}
+
+
 def render(
-    arguments: argparse.Namespace, manifest: dict[str, Any], counters: dict[str, float], report: dict[str, str]
+    arguments: argparse.Namespace,
+    manifest: dict[str, Any],
+    counters: dict[str, float],
+    report: dict[str, str],
+    off: dict[int, float],
 ) -> str:
     said, took = manifest["predicted"], manifest["usage"]["total"]
     lines = [
@@ -77,6 +97,11 @@ def render(
         "",
         "Seconds are those of calls, without loading the model for anything else. Predicted and taken hold the probe's",
         "calls too, which the run found in the ledger; `at most` is what was left to ask.",
+        "",
+        "Batches of this run differ in their seconds per prompt token. Drawn at random, they would predict its time "
+        "within "
+        + ", ".join(f"{error:.0%} ({count} timed)" for count, error in off.items())
+        + " in 95 % of the draws.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -19,7 +19,8 @@ from reland_features.seed_requests import Ask, Plan, is_sampling, is_told
 from reland_features.seed_tables import SeedTables
 from reland_features.skeleton import Fixed, Free
 
-PROBE = 16  # prompts whose answers are timed; from as many calls in the ledger on, those are believed
+PROBE = 16  # prompts whose answers are timed at least; from as many calls in the ledger on, those are believed
+_TIMED_BATCHES = 3  # at least: batches of one run differ by 10 % and more in seconds a call (benchmarks.dry_run)
 
 
 @dataclass(frozen=True)
@@ -93,9 +94,9 @@ def estimate(
     """Estimate what `rationales.generate` with the same arguments would take.
 
     A paid engine is not called. One on this machine (`is_local`) with few calls in the ledger answers 16 of the
-    prompts first, or one batch where that is larger, after one batch that loads the model; these answers stay in the
-    ledger. Prompt tokens are counted by the engine; where it has no tokenizer of its own, its count is put right by
-    what the server counted for the answers that are there.
+    prompts first, in three batches at least, after one batch that loads the model; these answers stay in the ledger.
+    Prompt tokens are counted by the engine; where it has no tokenizer of its own, its count is put right by what the
+    server counted for the answers that are there.
     """
     plan = plan_calls(tables, template, engine, ledger, settings)
 
@@ -169,7 +170,7 @@ def _probe(plan: Plan, template: PromptTemplate, engine: Engine, ledger: Ledger,
     size = max(1, engine.batch_size)
     batches = [plan.roots[start : start + size] for start in range(0, len(plan.roots), size)]
     rest = batches[1:]
-    wanted = min(len(rest), ceil(PROBE / size))
+    wanted = min(len(rest), max(_TIMED_BATCHES, ceil(PROBE / size)))
     chosen = [rest[(2 * n + 1) * len(rest) // (2 * wanted)] for n in range(wanted)]
     roots = tuple(ask for batch in (batches[0], *chosen) for ask in batch)
     Rounds(replace(plan, roots=roots), template, engine, ledger, settings, _silent).ask_all()
