@@ -19,8 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.machine import machine
-from benchmarks.projects import RESULTS, command_of, make_project, project_arguments, reland
+from benchmarks.projects import RESULTS, heading, make_project, project_arguments, reland
 
 AMOUNTS = ("calls", "prompt_tokens", "completion_tokens", "seconds")
 
@@ -75,12 +74,7 @@ def render(
 ) -> str:
     said, took = manifest["predicted"], manifest["usage"]["total"]
     lines = [
-        f"# What a dry run predicts, and what the run takes: {arguments.name}",
-        "",
-        command_of("dry_run", arguments),
-        "",
-        f"Machine: {machine()}" + (f". {arguments.note}" if arguments.note else ""),
-        "",
+        *heading(f"What a dry run predicts, and what the run takes: {arguments.name}", "dry_run", arguments),
         f"{said['requests']:,} requests; estimated from {said['basis']}; {manifest['engine_id']}.",
         "",
         "| | predicted | at most | taken (manifest) | off by | counters | report |",

@@ -13,8 +13,7 @@ import argparse
 import json
 from pathlib import Path
 
-from benchmarks.machine import machine
-from benchmarks.projects import RESULTS, command_of, make_project, project_arguments, reland
+from benchmarks.projects import RESULTS, heading, make_project, project_arguments, reland
 from ranking.evaluate import table as ranking_table
 
 
@@ -31,12 +30,7 @@ def main() -> None:
 
 def render(arguments: argparse.Namespace, summary: dict, metrics: dict) -> str:
     lines = [
-        f"# The main job on {arguments.name}",
-        "",
-        command_of("main_job", arguments),
-        "",
-        f"Machine: {machine()}" + (f". {arguments.note}" if arguments.note else ""),
-        "",
+        *heading(f"The main job on {arguments.name}", "main_job", arguments),
         "| stage | rows in | rows out | seconds |",
         "| --- | ---: | ---: | ---: |",
     ]

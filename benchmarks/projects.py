@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.machine import machine
+
 RELAND = [sys.executable, "-m", "reland_features"]
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 
@@ -49,8 +51,10 @@ def reland(arguments: argparse.Namespace, project: Path, *command: str) -> dict[
     return found
 
 
-def command_of(module: str, arguments: argparse.Namespace) -> str:
-    """Return the command line that a result came from, without this machine's folders."""
+def heading(title: str, module: str, arguments: argparse.Namespace) -> list[str]:
+    """Return the first lines of a result: what it is, the command line without this machine's folders, the machine."""
     settings = "".join(f" --set {setting}" for setting in arguments.set)
     order = f" --order-column {arguments.order_column}" if arguments.order_column else ""
-    return f"`python -m benchmarks.{module} --tables DIR --name {arguments.name}{order}{settings}`"
+    command = f"`python -m benchmarks.{module} --tables DIR --name {arguments.name}{order}{settings}`"
+    note = f". {arguments.note}" if arguments.note else ""
+    return [f"# {title}", "", command, "", f"Machine: {machine()}{note}", ""]
