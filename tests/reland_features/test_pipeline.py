@@ -137,7 +137,7 @@ def test_what_is_online_equals_the_published_table_and_strangers_get_nulls(finis
         assert online[column][-1] is None
 
 
-@pytest.mark.parametrize("how", ["emptied", "deleted"])
+@pytest.mark.parametrize("how", ["emptied", pytest.param("deleted", marks=pytest.mark.slow)])
 def test_an_online_store_that_lost_its_rows_is_filled_again(finished, how):
     store = finished / "feature_repo" / "data" / "online_store.db"
     if how == "deleted":

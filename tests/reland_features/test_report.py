@@ -345,7 +345,7 @@ def chromium(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
 
 
-@pytest.mark.parametrize("width", [1200, 500])
+@pytest.mark.parametrize("width", [1200, pytest.param(500, marks=pytest.mark.slow)])
 def test_a_browser_draws_the_report_offline_without_a_console_message(tmp_path: Path, width: int):
     page = tmp_path / "report.html"
     write_report(page, some_facts())
