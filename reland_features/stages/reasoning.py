@@ -28,6 +28,8 @@ from reland_features.stages.base import (
     run_stage,
 )
 
+_RECIPE = 2  # how requests are made of the tables; raise it where the same tables would give other requests
+
 
 def prepare(project: Project, progress: Progress) -> Outcome:
     """Check the sources and run dbt: source tables → marts."""
@@ -240,6 +242,7 @@ def generation(
         "parameters": engine.parameters,
         "prompt_id": prompt_id,
         **settings.model_dump(mode="json", include={"max_history", "categories", "items", "max_tokens"}),
+        "recipe": _RECIPE,
     }
     inputs = [marts.artifact.id, seeds.artifact.id]
     retried = retries_of(project.retries, _unretried(config, inputs))
