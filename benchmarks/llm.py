@@ -13,15 +13,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import machine
+from benchmarks.workers import ask, make_environment
 from reland_features.artifacts import content_id, file_id
 from reland_features.errors import RelandError
 from reland_features.weights import resolve
@@ -76,13 +75,13 @@ def code_digest() -> str:
 
 def _round(arguments: argparse.Namespace, number: int) -> Round:
     """Measure both sides. Ours goes first: its answers say how much llama.cpp has to write."""
-    make_environment(arguments.environment)
+    make_environment(arguments.environment, REQUIREMENTS, BUILD)
     weights = resolve(MODEL, None, arguments.environment)
     assert weights.gguf_file is not None
     print(f"round {number + 1} of {arguments.repeats}", file=sys.stderr, flush=True)
     threads = arguments.threads
     request = {"model": MODEL, "users": arguments.users, "batch_size": 16, "threads": threads}
-    ours = _work([sys.executable, "-m", "benchmarks.llm_ours"], request, WORKERS.parent, threads)
+    *_, ours = ask([sys.executable, "-m", "benchmarks.llm_ours"], request, WORKERS.parent, threads)
     prompts, lengths = ours.pop("prompts"), ours.pop("lengths")
     ours |= {"prompt_tokens": sum(map(len, prompts)), "answer_tokens": sum(lengths)}
     request = {
@@ -92,7 +91,7 @@ def _round(arguments: argparse.Namespace, number: int) -> Round:
         "threads": threads,
     }
     python = [str(arguments.environment / "bin" / "python"), "-P"]
-    theirs = _work([*python, str(WORKERS / "llm_theirs.py")], request, arguments.environment, threads)
+    *_, theirs = ask([*python, str(WORKERS / "llm_theirs.py")], request, arguments.environment, threads)
     if theirs.pop("lengths") != lengths:
         raise RelandError("llama.cpp did not write as many tokens", where="benchmarks/llm_theirs.py")
     return ours, theirs
@@ -149,41 +148,8 @@ def _bandwidth(rounds: Sequence[Round], batch: int) -> list[str]:
     ]
 
 
-def make_environment(folder: Path) -> None:
-    """Make llama.cpp's virtual environment, unless it is there with these requirements."""
-    done = folder / "requirements.txt"
-    wanted = "\n".join(REQUIREMENTS) + "\n"
-    if done.is_file() and done.read_text() == wanted:
-        return
-    print(f"{folder}: compiling llama.cpp (many minutes)", file=sys.stderr)
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    pip = [str(folder / "bin" / "pip"), "install", "--quiet", *REQUIREMENTS]
-    subprocess.run(pip, check=True, env={**os.environ, **BUILD})
-    done.write_text(wanted)  # last: a killed install is done again
-
-
 def _theirs() -> str:
     return f"llama.cpp ({REQUIREMENTS[0]}), one by one, unconstrained"
-
-
-def _work(command: list[str], request: dict[str, Any], folder: Path, threads: int) -> dict[str, Any]:
-    """Run a worker with its request; return what it measured."""
-    limits = {f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "MKL", "OPENBLAS")}
-    done = subprocess.run(
-        command,
-        input=json.dumps(request),
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=folder,
-        env={**os.environ, **limits, "OMP_WAIT_POLICY": "PASSIVE"},
-        check=False,
-    )
-    if done.returncode:
-        raise RelandError(
-            "a worker did not finish", where=" ".join(command), got=f"status {done.returncode}", hint="see above"
-        )
-    measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return measured
 
 
 def _arguments() -> argparse.Namespace:

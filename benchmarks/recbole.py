@@ -14,16 +14,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
-import json
-import os
-import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 from benchmarks.machine import machine
 from benchmarks.recbole_data import expected_data, fingerprint, write_atomic_files
 from benchmarks.recbole_rounds import Contest, Contestant, Measurement, play, table
+from benchmarks.workers import ask, make_environment
 from ranking.experiments.dataset import load_dataset
 from ranking.project import RankingProject
 from ranking.splits import Split
@@ -87,7 +84,8 @@ def compare(arguments: argparse.Namespace) -> str:
     """Measure what is asked for and return the report."""
     contests = [_tuned(CONTESTS[name], arguments) for name in arguments.models]
     splits = {task: Split.of(RankingProject.open(_project(arguments, task))) for task in {c.task for c in contests}}
-    make_environment(arguments.environment)
+    check_python()
+    make_environment(arguments.environment, REQUIREMENTS)
     folders = {task: write_atomic_files(split, task, arguments.environment / "data") for task, split in splits.items()}
     common = {"epochs": arguments.epochs, "threads": arguments.threads}
     parts = {"fraction_of_epoch": arguments.fraction_of_epoch, "fraction_of_users": arguments.fraction_of_users}
@@ -99,11 +97,12 @@ def compare(arguments: argparse.Namespace) -> str:
         request = {"model": one.model, "task": task, "seed": repeat, **common}
         if one.side == "ours":
             request |= {"project": str(_project(arguments, task)), "options": one.options, "fit": one.fit}
-            return _work([sys.executable, "-m", "benchmarks.ours_worker"], request, WORKERS.parent)
+            return ask([sys.executable, "-m", "benchmarks.ours_worker"], request, WORKERS.parent, arguments.threads)
         request |= {"folder": str(folders[task]), **theirs}
         # -P: this folder holds a module of RecBole's name. -W: RecBole warns of its own use of pandas and torch.
         python = [str(arguments.environment / "bin" / "python"), "-P", "-W", "ignore"]
-        data, *measurements = _work([*python, str(WORKERS / "recbole_worker.py")], request, arguments.environment)
+        command = [*python, str(WORKERS / "recbole_worker.py")]
+        data, *measurements = ask(command, request, arguments.environment, arguments.threads)
         if {key: data[key] for key in ("training", "validation")} != expected_data(splits[task], task):
             raise RelandError("RecBole trains or validates on other interactions than we do", where=one.label, got=data)
         return measurements
@@ -161,41 +160,14 @@ def code_digest() -> str:
     return hashlib.blake2b(b"".join(file.read_bytes() for file in files), digest_size=8).hexdigest()
 
 
-def make_environment(folder: Path) -> None:
-    """Make RecBole's virtual environment, unless it is there with these requirements."""
-    done = folder / "requirements.txt"
-    wanted = "\n".join(REQUIREMENTS) + "\n"
-    if done.is_file() and done.read_text() == wanted:
-        return
+def check_python() -> None:
+    """Raise `RelandError` where RecBole's numpy cannot be installed."""
     if sys.version_info >= (3, 13):
         raise RelandError(
             "RecBole's numpy is built for Python 3.12 at most",
             got=sys.version.split()[0],
             hint="run this command from a virtual environment of Python 3.11 or 3.12",
         )
-    print(f"{folder}: installing RecBole (some minutes)", file=sys.stderr)
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    subprocess.run([str(folder / "bin" / "pip"), "install", "--quiet", *REQUIREMENTS], check=True)
-    done.write_text(wanted)  # last: a killed install is done again
-
-
-def _work(command: list[str], request: dict[str, Any], folder: Path) -> list[Measurement]:
-    """Run a worker with its request; return what it measured."""
-    threads = {f"{name}_NUM_THREADS": str(request["threads"]) for name in ("OMP", "MKL", "OPENBLAS")}
-    done = subprocess.run(
-        command,
-        input=json.dumps(request),
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=folder,
-        env={**os.environ, **threads, "OMP_WAIT_POLICY": "PASSIVE"},
-        check=False,
-    )
-    if done.returncode:
-        raise RelandError(
-            "a worker did not finish", where=" ".join(command), got=f"status {done.returncode}", hint="see above"
-        )
-    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def _tuned(contest: Contest, arguments: argparse.Namespace) -> Contest:

@@ -1,7 +1,6 @@
 """The comparison with llama.cpp, without llama.cpp: its prompts, its arithmetic, its environment."""
 
 import argparse
-import subprocess
 
 import pytest
 
@@ -55,23 +54,6 @@ def test_prompts_are_those_of_generate_for_simulated_viewers():
     assert [ask.key for ask in plan.roots] == [ask.key for ask in make_plan(engine, users=5).roots]
 
 
-def test_a_killed_install_is_done_again_and_a_finished_one_is_not(tmp_path, monkeypatch):
-    commands = []
-
-    def run(command, **options):
-        commands.append(command)
-        if len(commands) == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(subprocess, "run", run)
-    with pytest.raises(KeyboardInterrupt):
-        llm.make_environment(tmp_path)
-    llm.make_environment(tmp_path)
-    assert len(commands) == 4
-    llm.make_environment(tmp_path)
-    assert len(commands) == 4
-
-
 def test_the_sides_take_turns_write_the_same_lengths_and_resume(arguments, monkeypatch):
     order = []
 
@@ -79,13 +61,13 @@ def test_the_sides_take_turns_write_the_same_lengths_and_resume(arguments, monke
         side = "ours" if "benchmarks.llm_ours" in command else "theirs"
         order.append(side)
         if side == "ours":
-            return ours(float(len(order)), prompts=[[1, 2], [1, 3, 4]], lengths=[5, 6])
+            return [ours(float(len(order)), prompts=[[1, 2], [1, 3, 4]], lengths=[5, 6])]
         assert request["prompts"] == [[1, 2], [1, 3, 4]]
         assert request["gguf"].endswith("SmolLM2-135M-Instruct.Q4_1.gguf")
-        return {"cpu_s": 2.0, "wall_s": 2.0, "lengths": request["lengths"]}
+        return [{"cpu_s": 2.0, "wall_s": 2.0, "lengths": request["lengths"]}]
 
-    monkeypatch.setattr(llm, "_work", work)
-    monkeypatch.setattr(llm, "make_environment", lambda folder: None)
+    monkeypatch.setattr(llm, "ask", work)
+    monkeypatch.setattr(llm, "make_environment", lambda *_: None)
     arguments.repeats, arguments.output = 2, arguments.environment / "page.md"
     rounds = llm.compare(arguments)
     assert order == ["ours", "theirs"] * 2
