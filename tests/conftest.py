@@ -18,6 +18,14 @@ for name, value in {
 }.items():
     os.environ.setdefault(name, value)
 
+# Minutes each, as they run the main job: begun first (and --no-loadscope-reorder), so that workers end together.
+LONGEST = ("test_pipeline.py", "test_examples.py", "test_llm_bill.py", "test_report.py", "test_commands.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the longest files; a file's tests stay together and in order."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
