@@ -52,7 +52,8 @@ def sides_of(root: Path, spec: RunSpec) -> Sides | None:
     return FeatureSides(
         _features(root).item_text if chosen.item_text or chosen.output != "none" else None,
         rationales,
-        fusion="attention" if chosen.fusion else "none",
+        fusion=chosen.fusion,
+        dropout=chosen.dropout,
         output=chosen.output,
         on_items=chosen.item_text,
         by_event=chosen.texts == "dated",

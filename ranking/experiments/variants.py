@@ -10,11 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ranking.fusion import Kind
 from reland_features.errors import ConfigError
 
 Texts = Literal["none", "matched", "dated", "top3", "own"]
 Control = Literal["", "shuffled", "constant"]
 Output = Literal["none", "cross", "kar", "slim"]
+Fusion = Kind | Literal["none"]
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,11 @@ class Variant:
         their own.
     control : str
         What was done to the texts.
-    fusion : bool
-        Whether the FusionLayer of Eq. (4)-(5) reads it.
+    fusion : str
+        How the FusionLayer of Eq. (4) combines it with the user's vector: by attention as in Eq. (5), "concat" or
+        "gate"; "none" leaves the user's vector alone.
+    dropout : float
+        Of the projected rationale in the FusionLayer.
     output : str
         What reads it just before the dot product.
     base : str, optional
@@ -47,7 +52,8 @@ class Variant:
     item_text: bool = False
     texts: Texts = "none"
     control: Control = ""
-    fusion: bool = False
+    fusion: Fusion = "none"
+    dropout: float = 0.0
     output: Output = "none"
     base: str | None = None
     controls: tuple[str, ...] = ()
@@ -65,7 +71,8 @@ def _with_controls(
     base: str = "f_item",
     texts: Texts = "matched",
     item_text: bool = True,
-    fusion: bool = True,
+    fusion: Fusion = "attention",
+    dropout: float = 0.0,
     output: Output = "none",
     prefix: str | None = None,
 ) -> dict[str, Variant]:
@@ -73,9 +80,9 @@ def _with_controls(
     kinds: tuple[Control, ...] = ("shuffled", "constant")
     controls = tuple(f"{prefix}_{kind}" for kind in kinds)
     return {
-        name: Variant(label, item_text, texts, "", fusion, output, base, controls),
+        name: Variant(label, item_text, texts, "", fusion, dropout, output, base, controls),
         **{
-            control: Variant(f"{label}, {kind}", item_text, texts, kind, fusion, output, base)
+            control: Variant(f"{label}, {kind}", item_text, texts, kind, fusion, dropout, output, base)
             for control, kind in zip(controls, kinds, strict=True)
         },
     }
@@ -85,13 +92,16 @@ VARIANTS: dict[str, Variant] = {
     "id": Variant("ID-only"),
     "f_item": Variant("+ f_item", item_text=True, base="id"),
     **_with_controls("reland", "+ ReLand"),
+    **_with_controls("reland_dropout", "+ ReLand, dropout .5", dropout=0.5, prefix="dropout"),
+    **_with_controls("reland_gate", "+ ReLand, gate", fusion="gate", prefix="gate"),
+    **_with_controls("reland_concat", "+ ReLand, concat", fusion="concat", prefix="concat"),
     **_with_controls("reland_dated", "+ ReLand, point in time", texts="dated", prefix="dated"),
     **_with_controls("reland_without_items", "ReLand w/o f_item", base="id", item_text=False, prefix="without_items"),
     **_with_controls("reland_cross", "+ ReLand + cross", output="cross", prefix="cross"),
     **_with_controls("reland_top3", "+ ReLand, 3 seeds", texts="top3", prefix="top3"),
     **_with_controls("own", "+ own text", texts="own"),
-    **_with_controls("kar", "KAR", fusion=False, item_text=False, base="id", output="kar"),
-    **_with_controls("slim", "SLIM-style", fusion=False, item_text=False, base="id", output="slim"),
+    **_with_controls("kar", "KAR", fusion="none", item_text=False, base="id", output="kar"),
+    **_with_controls("slim", "SLIM-style", fusion="none", item_text=False, base="id", output="slim"),
 }
 
 

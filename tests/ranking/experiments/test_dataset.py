@@ -136,6 +136,6 @@ def test_every_variant_with_rationales_has_both_controls():
 def test_a_control_differs_from_its_variant_in_the_texts_alone():
     for variant in VARIANTS.values():
         for control in (VARIANTS[name] for name in variant.controls):
-            same = ("item_text", "texts", "fusion", "output", "base")
+            same = ("item_text", "texts", "fusion", "dropout", "output", "base")
             assert [getattr(control, each) for each in same] == [getattr(variant, each) for each in same]
             assert control.control

@@ -13,6 +13,7 @@ from ranking.experiments.inputs import own_rationales, rationales_of, sides_of
 from ranking.experiments.runs import RunSpec
 from ranking.experiments.seed_subset import PoolFolder, subset_rationales
 from ranking.features import load_features, pool_and_vectors
+from ranking.fusion import Attention, Concat, Gate
 from ranking.point_in_time import folded_in, rationales_at_events
 from ranking.project import RankingProject
 from ranking.splits import Split
@@ -125,6 +126,20 @@ def test_variants_change_the_sides_they_say(project, name, changed):
     sides = sides_of(project.root, RunSpec("made-up", "sequential", "sasrec", name))
     untouched = {"items": First, "users": First, "output": SameOutput}
     assert {side for side, kind in untouched.items() if not isinstance(getattr(sides, side)(8), kind)} == changed
+
+
+@pytest.mark.parametrize(
+    "name, kind, dropout",
+    [
+        ("reland", Attention, 0.0),
+        ("reland_dropout", Attention, 0.5),
+        ("gate_shuffled", Gate, 0.0),
+        ("reland_concat", Concat, 0.0),
+    ],
+)
+def test_variants_fuse_as_they_say(project, name, kind, dropout):
+    layer = sides_of(project.root, RunSpec("made-up", "sequential", "sasrec", name)).users(8)
+    assert (type(layer.combine), layer.dropout.p) == (kind, dropout)
 
 
 def test_ids_alone_need_no_features(project):
