@@ -96,6 +96,13 @@ VARIANTS: dict[str, Variant] = {
     **_with_controls("reland_gate", "+ ReLand, gate", fusion="gate", prefix="gate"),
     **_with_controls("reland_concat", "+ ReLand, concat", fusion="concat", prefix="concat"),
     **_with_controls("reland_dated", "+ ReLand, point in time", texts="dated", prefix="dated"),
+    **_with_controls(
+        "reland_dated_dropout",
+        "+ ReLand, point in time, dropout .5",
+        texts="dated",
+        dropout=0.5,
+        prefix="dated_dropout",
+    ),
     **_with_controls("reland_without_items", "ReLand w/o f_item", base="id", item_text=False, prefix="without_items"),
     **_with_controls("reland_cross", "+ ReLand + cross", output="cross", prefix="cross"),
     **_with_controls("reland_top3", "+ ReLand, 3 seeds", texts="top3", prefix="top3"),
