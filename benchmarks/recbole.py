@@ -53,7 +53,10 @@ CONTESTS = {
             "gru4rec",
             "sequential",
             Contestant("RecBole GRU4Rec", "recbole", "GRU4Rec"),
-            (Contestant("GRU4Rec", "ours", "gru4rec"),),
+            (
+                Contestant("GRU4Rec", "ours", "gru4rec", {"negatives": 0}),
+                Contestant("GRU4Rec, 512 negatives", "ours", "gru4rec", {"negatives": 512}),
+            ),
         ),
         *(
             Contest(
