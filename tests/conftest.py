@@ -19,12 +19,19 @@ for name, value in {
     os.environ.setdefault(name, value)
 
 # Minutes each, as they run the main job: begun first (and --no-loadscope-reorder), so that workers end together.
-LONGEST = ("test_pipeline.py", "test_examples.py", "test_llm_bill.py", "test_report.py", "test_commands.py")
+LONGEST = (
+    "tests/reland_features/test_pipeline.py",
+    "tests/examples/test_examples.py",
+    "tests/reland_features/test_llm_bill.py",
+    "tests/reland_features/test_report.py",
+    "tests/ranking/experiments/test_commands.py",
+)
 
 
 def pytest_collection_modifyitems(items):
     """Begin with the longest files; a file's tests stay together and in order."""
-    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+    place = {file: number for number, file in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.nodeid.partition("::")[0], len(place)))
 
 
 @pytest.hookimpl(wrapper=True)
