@@ -14,6 +14,8 @@ from ranking.backbones.pairs import Pairs, PairwiseBackbone
 from ranking.full_ranking import Scorer
 from ranking.splits import Part, Split
 
+_ITEMS_PER_BLOCK = 512  # their hidden values stay in a core's second cache while all users pass
+
 
 class NeuMF(PairwiseBackbone):
     """Score a user and an item by GMF, w·(e_u ⊙ e_i), and an MLP on [e_u; e_i] with its own embeddings.
@@ -106,15 +108,25 @@ class NeuMF(PairwiseBackbone):
                 changed = self.output_side.users(gmf_users, everyone), self.output_side.items(gmf_items)
                 pairs += [(-gmf_users, gmf_items), changed]
             products_user, products_item = (torch.cat(side, dim=1) for side in zip(*pairs, strict=True))
-        buffer = torch.empty_like(item_half)
+        # A transposed copy multiplies faster than the view that functional.linear takes.
+        rest = [(layer.bias, layer.weight.detach().T.contiguous()) for layer in others]
 
+        @torch.inference_mode()
         def scores(rows: torch.Tensor) -> torch.Tensor:
             result = products_user[rows] @ products_item.T
-            for position, user in enumerate(rows.tolist()):
-                hidden = torch.add(item_half, user_half[user], out=buffer).relu_()
-                for layer in others:
-                    hidden = functional.linear(hidden, layer.weight, layer.bias).relu_()
-                result[position] += hidden @ hidden_weight
+            halves = user_half[rows].unbind()
+            for columns, block in zip(
+                result.split(_ITEMS_PER_BLOCK, dim=1), item_half.split(_ITEMS_PER_BLOCK), strict=True
+            ):
+                added = torch.empty_like(columns)
+                inner = torch.empty_like(block)
+                outer = [torch.empty(len(block), len(bias)) for bias, _ in rest]
+                for half, row in zip(halves, added.unbind(), strict=True):
+                    hidden = torch.add(block, half, out=inner).relu_()
+                    for (bias, weight), out in zip(rest, outer, strict=True):
+                        hidden = torch.addmm(bias, hidden, weight, out=out).relu_()
+                    torch.mv(hidden, hidden_weight, out=row)
+                columns += added
             return result.add_(self.predict.bias)
 
         return scores

@@ -198,7 +198,9 @@ def test_training_interactions_alone_are_known_whatever_the_part(name, random_sp
 
 
 @pytest.mark.parametrize("mixed", [False, True])
-def test_neumf_ranks_all_items_with_the_scores_it_was_trained_on(mixed, random_split):
+def test_neumf_ranks_all_items_with_the_scores_it_was_trained_on(mixed, random_split, monkeypatch):
+    monkeypatch.setattr("ranking.backbones.neumf._ITEMS_PER_BLOCK", random_split.n_items // 3)
+    assert random_split.n_items % 3, "the last block is to be a shorter one"
     backbone = build("neumf", random_split, {"widths": (16, 12, 8)}, sides=Mixed() if mixed else None).eval()
     for table in (*backbone.users, *backbone.items):
         nn.init.normal_(table.weight, std=0.3)
