@@ -18,8 +18,7 @@ from ranking.splits import Part, Split
 from reland_features.errors import RelandError
 
 K = 10
-_SCORES_PER_BLOCK = 1 << 22
-_COUNTED_ROWS = 32
+_SCORES_PER_BLOCK = 1 << 20
 
 Scorer = Callable[[torch.Tensor], torch.Tensor]
 """Maps user rows, int64 [n], to scores of every item, float32 [n, I]."""
@@ -116,15 +115,14 @@ def _positions(
             got=f"{int(torch.isnan(scores).any(1).sum())} of {len(scores)} users",
             hint="lower the learning rate, or look for NaN in the features",
         )
-    one_each = len(at) == len(scores) and bool((at == np.arange(len(at))).all())
     table, mine = scores.numpy(), own.numpy()
     positions = np.empty(len(at))
-    # numpy compares and counts three times as fast as torch, and faster still on rows that stay in cache.
-    for first in range(0, len(at), _COUNTED_ROWS):
-        chunk = slice(first, first + _COUNTED_ROWS)
-        of, threshold = table[chunk] if one_each else table[at[chunk]], mine[chunk, None]
-        above, not_below = np.count_nonzero(of > threshold, axis=1), np.count_nonzero(of >= threshold, axis=1)
-        positions[chunk] = 1.0 + above + (not_below - 1 - above) / 2
+    counted = np.empty(table.shape[1], dtype=bool)
+    # numpy compares and counts one row, which stays in cache, several times as fast as torch does a matrix.
+    for number, (row, threshold) in enumerate(zip(at, mine, strict=True)):
+        above = np.count_nonzero(np.greater(table[row], threshold, out=counted))
+        not_below = np.count_nonzero(np.greater_equal(table[row], threshold, out=counted))
+        positions[number] = 1.0 + above + (not_below - 1 - above) / 2
     seen_scores = scores[torch.from_numpy(seen_at), torch.from_numpy(seen_items)].numpy()
     # Every target against every seen item of its user.
     begin = np.searchsorted(seen_at, at)

@@ -128,4 +128,5 @@ class Backbone(nn.Module):
     def scorer(self, part: Part) -> Scorer:
         """Return a function from user rows [n] to scores of all items [n, I]."""
         users, items = self.representations(part)
-        return lambda rows: users[rows] @ items.T
+        transposed = items.T.contiguous()  # multiplies faster than the view, for every block of users
+        return lambda rows: users[rows] @ transposed
