@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -47,7 +48,9 @@ class Study:
         if options.seeds < 1 or options.jobs < 1:
             raise ConfigError("--seeds and --jobs are at least 1", got=f"{options.seeds} and {options.jobs}")
         dataset = load_dataset(options.dataset)
-        parts = [experiment, dataset.name, options.source, "quick" if options.quick else ""]
+        if not re.fullmatch(r"\w*", options.suffix):
+            raise ConfigError("--suffix is part of a file's name", got=options.suffix, expected="letters, digits, _")
+        parts = [experiment, dataset.name, options.source, "quick" if options.quick else "", options.suffix]
         runner = Runner(dataset, options.projects, options.results, jobs=options.jobs)
         return cls("_".join(filter(None, parts)), dataset, runner, options, shown_command(argv))
 
@@ -94,6 +97,8 @@ class Study:
         lines = [f"# {title}", "", f"`{self.command}`", "", f"Machine: {'; '.join(machines)}", ""]
         if self.options.quick:
             lines += [QUICK, ""]
+        if self.options.note:
+            lines += [self.options.note, ""]
         for heading, body in sections:
             lines += [f"## {heading}", "", body, ""]
         if draw:
@@ -110,6 +115,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", type=Path, default=Path("docs/results/ranking"), metavar="DIR")
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="random seeds of each run")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once")
+    parser.add_argument(
+        "--suffix", default="", metavar="NAME", help="of the files' names: a second table beside the first"
+    )
+    parser.add_argument("--note", default="", metavar="TEXT", help="printed above the table")
     parser.add_argument("--quick", action="store_true", help="fewer epochs, sampled softmax; said in the table")
 
 

@@ -55,6 +55,14 @@ def test_segments_and_curves_read_table2s_runs(measured):
     assert curve.filter(pl.col("variant") == "reland")["epoch"].to_list() == [1, 2, 3]
 
 
+def test_a_suffix_makes_a_second_table_and_a_note_stands_above_it(measured):
+    first = measured.text("table2_made-up")
+    assert measured.run(*TABLE2, "--variants", "f_item", "--suffix", "items", "--note", "A second table.") == 0
+    assert measured.text("table2_made-up") == first
+    assert measured.text("table2_made-up_items").splitlines()[6] == "A second table."
+    assert measured.run(*TABLE2, "--suffix", "../up") == 1
+
+
 @pytest.mark.slow
 def test_each_reland_row_has_its_controls(world):
     world.run(*TABLE2, "--variants", "reland,reland_cross,reland_without_items")
