@@ -24,7 +24,7 @@ from ranking.experiments.runs import LEVELS, Plan, Run, RunSpec
 from ranking.experiments.variants import variant
 from ranking.fitting import Fit, evaluate, fit
 from ranking.project import RankingProject
-from ranking.splits import Split
+from ranking.splits import Part, Split
 from reland_features.artifacts import sync
 from reland_features.errors import CheckError, ConfigError, RelandError
 
@@ -45,6 +45,9 @@ class Runner:
         Runs at once, each in its own process.
     keep_weights : bool
         Whether trained weights are kept in the projects' folder, below ``weights``.
+    part : {"test", "validation"}
+        Which held-out items a trained backbone is measured on. A search measures the validation part, so that nobody
+        sees a test figure before hyperparameters are chosen.
     """
 
     dataset: Dataset
@@ -52,6 +55,7 @@ class Runner:
     results: Path
     jobs: int = 1
     keep_weights: bool = True
+    part: Part = "test"
 
     def root(self, spec: RunSpec) -> Path:
         """Return the project of a spec."""
@@ -129,7 +133,7 @@ class Runner:
             else Fit((), 0, {}, 0, 0.0)  # popularity and item-kNN only count
         )
         started = time.process_time()
-        metrics = evaluate(backbone, "test")
+        metrics = evaluate(backbone, self.part)
         seconds = time.process_time() - started
         project = self.project(spec)
         run = Run(
@@ -140,6 +144,7 @@ class Runner:
             facts={
                 "spec": dataclasses.asdict(spec),
                 "hyperparameters": plan.hyperparameters.as_dict(),
+                "part": self.part,
                 "inputs": dict(plan.inputs) | {"pool_version": project.pool_version},
                 "curve": [dataclasses.asdict(point) for point in fitted.curve],
                 "best": fitted.best,
@@ -235,7 +240,7 @@ def _summary(plan: Plan, run: Run) -> str:
     means = " ".join(f"{name} {run.values('ndcg', name).mean():.4f}" for name in run.ndcg)
     facts = run.facts
     return (
-        f"{plan.spec.label()}: NDCG@10 {means}, epoch {facts['best_epoch']} of {facts['epochs']}, "
+        f"{plan.spec.label()}: {facts['part']} NDCG@10 {means}, epoch {facts['best_epoch']} of {facts['epochs']}, "
         f"{facts['training_seconds'] + facts['evaluation_seconds']:.0f} CPU s"
     )
 

@@ -120,8 +120,8 @@ class Run:
     hit_rate, ndcg : dict of str to numpy.ndarray
         ``"masked"`` and ``"unmasked"`` to uint8 and float32 [n].
     facts : mapping
-        ``spec``, ``hyperparameters``, ``inputs``, ``curve``, ``best``, ``best_epoch``, ``epochs``,
-        ``training_seconds``, ``evaluation_seconds`` (CPU), ``machine``, ``versions``.
+        ``spec``, ``hyperparameters``, ``part`` (held-out items; older files: test), ``inputs``, ``curve``, ``best``,
+        ``best_epoch``, ``epochs``, ``training_seconds``, ``evaluation_seconds`` (CPU), ``machine``, ``versions``.
     """
 
     users: npt.NDArray[np.uint32]

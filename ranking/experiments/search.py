@@ -30,7 +30,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(study: Study) -> list[Path]:
-    """Train every combination, or a random sample of them; test figures are not looked at."""
+    """Train every combination, or a random sample of them, and measure the validation part for all users.
+
+    Nothing here ranks the test part. Trials are kept beside the projects, not among results.
+    """
     options, task = study.options, task_of(study.options.backbone)
     space = study.dataset.search_space(task, options.backbone)
     if not space or options.trials < 1:
@@ -40,8 +43,9 @@ def run(study: Study) -> list[Path]:
             got=f"{len(space)} lists, --trials {options.trials}",
             expected='"fit.learning_rate" = [1e-3, 5e-4] and at least one trial',
         )
-    # Trials are kept beside the projects, not among results.
-    runner = dataclasses.replace(study.runner, results=options.projects / "search", keep_weights=False)
+    runner = dataclasses.replace(
+        study.runner, results=options.projects / "searches", keep_weights=False, part="validation"
+    )
     specs = [
         study.spec(options.backbone, options.variant, overrides=tuple(trial.items()))
         for trial in trials(space, options.trials)
@@ -73,5 +77,5 @@ def trials(space: Mapping[str, Sequence[Any]], count: int, seed: int = 0) -> lis
 
 
 def score(run: Run) -> float:
-    """Return the best validation NDCG@10, by the convention that training stopped by."""
-    return float(run.facts["best"][f"ndcg@10_{run.facts['hyperparameters']['fit']['convention']}"])
+    """Return NDCG@10 of a trial, by the convention that training stopped by."""
+    return float(run.values("ndcg", run.facts["hyperparameters"]["fit"]["convention"]).mean())

@@ -11,6 +11,7 @@ import pytest
 from made_up import linked
 
 from ranking import fitting
+from ranking.experiments import runner
 from ranking.experiments.runner import Runner
 from ranking.experiments.runs import Run
 from ranking.experiments.variants import VARIANTS
@@ -209,12 +210,24 @@ def test_where_cuts_the_training_part(world):
     assert sorted(specs, key=str) == [2] * 4 + [None] * 4
 
 
-def test_search_prints_the_best_as_toml(world, capsys):
+def test_search_prints_the_best_by_validation_as_toml_and_never_ranks_the_test_part(world, capsys, monkeypatch):
+    parts = []
+
+    def watched(backbone, part, *users):
+        parts.append(part)
+        return evaluate(backbone, part, *users)
+
+    evaluate = fitting.evaluate
+    for module in (fitting, runner):
+        monkeypatch.setattr(module, "evaluate", watched)
     assert world.run("search", "--backbone", "lightgcn", "--trials", "4") == 0
+    assert len(parts) > 4
+    assert set(parts) == {"validation"}
     printed = capsys.readouterr()
     found = tomllib.loads(printed.out)["collaborative"]["lightgcn"]["fit"]
-    runs = [Run.read(path) for path in (world.projects / "search").rglob("*.parquet")]
-    best = max(runs, key=lambda run: run.facts["best"]["ndcg@10_masked"]).facts
+    runs = [Run.read(path) for path in (world.projects / "searches").rglob("*.parquet")]
+    best = max(runs, key=lambda run: run.ndcg["masked"].mean()).facts
+    assert f"# validation NDCG@10 {best['best']['ndcg@10_masked']:.4f}: " in printed.out
     assert (found["learning_rate"], found["weight_decay"]) == (
         best["hyperparameters"]["fit"]["learning_rate"],
         best["hyperparameters"]["fit"]["weight_decay"],
