@@ -5,6 +5,9 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+from scipy.sparse import csr_array
+
 from ranking.backbones.base import Sides
 from ranking.compact_views import read_view
 from ranking.experiments.runs import RunSpec
@@ -72,6 +75,9 @@ def rationales_of(root: Path, spec: RunSpec) -> Rationales | None:
         )
     elif chosen.texts == "top3":
         found = top_k(open_project(root), load_split(root), 3)
+    elif chosen.texts == "history":
+        # The whole training part, also where the ranker is cut to its end, as for the rationales of the pool.
+        found = mean_texts(load_split(root), _features(root).item_text)
     elif chosen.texts == "own":
         found = own_rationales(open_project(root), load_split(root), _features(root).rationales)
     elif spec.seed_users != 1:
@@ -81,6 +87,22 @@ def rationales_of(root: Path, spec: RunSpec) -> Rationales | None:
     if chosen.control == "shuffled":
         return found.shuffled(spec.seed)
     return found.constant() if chosen.control == "constant" else found
+
+
+def mean_texts(split: Split, item_text: np.ndarray) -> Rationales:
+    """Give each user the mean of the item texts of its training part, at unit length; no LLM has a part in it.
+
+    Parameters
+    ----------
+    item_text : numpy.ndarray
+        float32 [I, D]; items without a text, rows of zeros, do not count.
+    """
+    users, items = split.training_pairs()
+    taken = csr_array((np.ones(len(items), dtype=np.float32), (users, items)), shape=(split.n_users, split.n_items))
+    sums = taken @ item_text
+    length = np.linalg.norm(sums, axis=1)
+    has = length > 0
+    return Rationales.of_users(sums / np.where(has, length, 1)[:, None], has)
 
 
 def own_rationales(project: RankingProject, split: Split, rationales: Rationales) -> Rationales:

@@ -63,8 +63,8 @@ class RunSpec:
     overrides: tuple[tuple[str, Any], ...] = ()
 
     def canonical(self) -> RunSpec:
-        """Forget what does not matter: a variant without rationales is the same whatever their source."""
-        if variant(self.variant).reads_rationales:
+        """Forget what does not matter: a variant that reads no pool is the same whatever its source."""
+        if variant(self.variant).reads_pool:
             return self
         return dataclasses.replace(self, source="", seed_users=1.0)
 

@@ -13,7 +13,7 @@ from typing import Literal
 from ranking.fusion import Kind
 from reland_features.errors import ConfigError
 
-Texts = Literal["none", "matched", "dated", "top3", "own"]
+Texts = Literal["none", "matched", "dated", "top3", "own", "history"]
 Control = Literal["", "shuffled", "constant"]
 Output = Literal["none", "cross", "kar", "slim"]
 Fusion = Kind | Literal["none"]
@@ -32,7 +32,8 @@ class Variant:
     texts : str
         Which rationale each user has: that of the most similar seed (Eq. 3), the same as it would have been
         matched after each event (`ranking.point_in_time`), those of three seeds, or only seed users have one,
-        their own.
+        their own. "history" is none of an LLM: the mean of the item texts of the user's training part. It knows
+        the user's taste as well as item texts can tell it and shows what a vector per user is worth at all.
     control : str
         What was done to the texts.
     fusion : str
@@ -62,6 +63,11 @@ class Variant:
     def reads_rationales(self) -> bool:
         """Whether rationales come in at all."""
         return self.texts != "none"
+
+    @property
+    def reads_pool(self) -> bool:
+        """Whether it matters which pool the rationales come from."""
+        return self.texts not in ("none", "history")
 
 
 def _with_controls(
@@ -107,6 +113,7 @@ VARIANTS: dict[str, Variant] = {
     **_with_controls("reland_cross", "+ ReLand + cross", output="cross", prefix="cross"),
     **_with_controls("reland_top3", "+ ReLand, 3 seeds", texts="top3", prefix="top3"),
     **_with_controls("own", "+ own text", texts="own"),
+    **_with_controls("mean_text", "+ mean text of the history, no LLM", texts="history"),
     **_with_controls("kar", "KAR", fusion="none", item_text=False, base="id", output="kar"),
     **_with_controls("slim", "SLIM-style", fusion="none", item_text=False, base="id", output="slim"),
 }

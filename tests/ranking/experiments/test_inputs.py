@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from ranking.backbones.base import First, SameOutput
-from ranking.experiments.inputs import own_rationales, rationales_of, sides_of
+from ranking.experiments.inputs import mean_texts, own_rationales, rationales_of, sides_of
 from ranking.experiments.runs import RunSpec
 from ranking.experiments.seed_subset import PoolFolder, subset_rationales
 from ranking.features import load_features, pool_and_vectors
@@ -80,6 +80,20 @@ def test_own_keeps_the_texts_of_seeds_alone(prepared, project, split):
     own = own_rationales(project, split, all_users)
     np.testing.assert_array_equal(own.has, is_own)
     np.testing.assert_array_equal(texts(own)[is_own], texts(all_users)[is_own])
+
+
+def test_the_mean_text_is_that_of_the_whole_training_part_and_of_nothing_held_out(project, split):
+    item_text = load_features(project, split).item_text.copy()
+    spec = RunSpec("made-up", "sequential", "sasrec", "mean_text", keep_last=1, source="strong")
+    assert spec.canonical().source == ""
+    found = texts(rationales_of(project.root, spec.canonical()))
+    for user in range(split.n_users):
+        first = split.offsets[user]
+        mean = item_text[split.items[first : first + split.training[user]]].astype(np.float64).mean(axis=0)
+        np.testing.assert_allclose(found[user], mean / np.linalg.norm(mean), atol=1e-6)
+    item_text[split.items[: split.training[0]]] = 0
+    assert not mean_texts(split, item_text).has[0]
+    assert mean_texts(split, item_text).has.any()
 
 
 def test_no_seed_among_the_users_is_an_error(project, split):
