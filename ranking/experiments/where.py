@@ -23,7 +23,7 @@ _CUT = (
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add this experiment's options."""
     add_names(parser, "--backbones", "lightgcn,sasrec")
-    add_names(parser, "--variants", "reland,reland_cross,reland_without_items")
+    add_names(parser, "--variants", "reland,reland_cross,reland_without_items,mean_text")
     add_names(parser, "--keep-last", "5,10,20,all")
 
 
