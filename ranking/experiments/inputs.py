@@ -78,6 +78,15 @@ def rationales_of(root: Path, spec: RunSpec) -> Rationales | None:
     elif chosen.texts == "history":
         # The whole training part, also where the ranker is cut to its end, as for the rationales of the pool.
         found = mean_texts(load_split(root), _features(root).item_text)
+    elif chosen.texts == "earlier":
+        if not spec.keep_last:
+            raise ConfigError(
+                "users who are not cut have nothing that came before",
+                where="--variants",
+                got=spec.variant,
+                hint="python -m ranking.experiments where --keep-last 10, or take mean_text",
+            )
+        found = mean_texts(load_split(root), _features(root).item_text, without_last=spec.keep_last)
     elif chosen.texts == "own":
         found = own_rationales(open_project(root), load_split(root), _features(root).rationales)
     elif spec.seed_users != 1:
@@ -89,15 +98,19 @@ def rationales_of(root: Path, spec: RunSpec) -> Rationales | None:
     return found.constant() if chosen.control == "constant" else found
 
 
-def mean_texts(split: Split, item_text: np.ndarray) -> Rationales:
+def mean_texts(split: Split, item_text: np.ndarray, *, without_last: int = 0) -> Rationales:
     """Give each user the mean of the item texts of its training part, at unit length; no LLM has a part in it.
 
     Parameters
     ----------
     item_text : numpy.ndarray
         float32 [I, D]; items without a text, rows of zeros, do not count.
+    without_last : int
+        Leave each user's last so many training interactions out. Who has no others has no text.
     """
     users, items = split.training_pairs()
+    counted = np.arange(len(users)) - np.searchsorted(users, users) < (split.training - without_last)[users]
+    users, items = users[counted], items[counted]
     taken = csr_array((np.ones(len(items), dtype=np.float32), (users, items)), shape=(split.n_users, split.n_items))
     sums = taken @ item_text
     length = np.linalg.norm(sums, axis=1)

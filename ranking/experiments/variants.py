@@ -13,7 +13,7 @@ from typing import Literal
 from ranking.fusion import Kind
 from reland_features.errors import ConfigError
 
-Texts = Literal["none", "matched", "dated", "top3", "own", "history"]
+Texts = Literal["none", "matched", "dated", "top3", "own", "history", "earlier"]
 Control = Literal["", "shuffled", "constant"]
 Output = Literal["none", "cross", "kar", "slim"]
 Fusion = Kind | Literal["none"]
@@ -32,8 +32,9 @@ class Variant:
     texts : str
         Which rationale each user has: that of the most similar seed (Eq. 3), the same as it would have been
         matched after each event (`ranking.point_in_time`), those of three seeds, or only seed users have one,
-        their own. "history" is none of an LLM: the mean of the item texts of the user's training part. It knows
-        the user's taste as well as item texts can tell it and shows what a vector per user is worth at all.
+        their own. Two are not an LLM's and show what a vector per user is worth at all. "history" is the mean of the
+        item texts of the user's training part, its targets included, as in a published match. "earlier" leaves out
+        what a cut user is trained on: it knows the taste of before and no target.
     control : str
         What was done to the texts.
     fusion : str
@@ -67,7 +68,7 @@ class Variant:
     @property
     def reads_pool(self) -> bool:
         """Whether it matters which pool the rationales come from."""
-        return self.texts not in ("none", "history")
+        return self.texts not in ("none", "history", "earlier")
 
 
 def _with_controls(
@@ -114,6 +115,7 @@ VARIANTS: dict[str, Variant] = {
     **_with_controls("reland_top3", "+ ReLand, 3 seeds", texts="top3", prefix="top3"),
     **_with_controls("own", "+ own text", texts="own"),
     **_with_controls("mean_text", "+ mean text of the history, no LLM", texts="history"),
+    **_with_controls("earlier_text", "+ mean text of what came before, no LLM", texts="earlier"),
     **_with_controls("kar", "KAR", fusion="none", item_text=False, base="id", output="kar"),
     **_with_controls("slim", "SLIM-style", fusion="none", item_text=False, base="id", output="slim"),
 }
