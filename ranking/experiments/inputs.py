@@ -79,14 +79,7 @@ def rationales_of(root: Path, spec: RunSpec) -> Rationales | None:
         # The whole training part, also where the ranker is cut to its end, as for the rationales of the pool.
         found = mean_texts(load_split(root), _features(root).item_text)
     elif chosen.texts == "earlier":
-        if not spec.keep_last:
-            raise ConfigError(
-                "users who are not cut have nothing that came before",
-                where="--variants",
-                got=spec.variant,
-                hint="python -m ranking.experiments where --keep-last 10, or take mean_text",
-            )
-        found = mean_texts(load_split(root), _features(root).item_text, without_last=spec.keep_last)
+        found = mean_texts(load_split(root), _features(root).item_text, without_last=spec.keep_last or 0)
     elif chosen.texts == "own":
         found = own_rationales(open_project(root), load_split(root), _features(root).rationales)
     elif spec.seed_users != 1:

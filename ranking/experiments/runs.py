@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from ranking.experiments.dataset import Hyperparameters
 from ranking.experiments.variants import variant
 from reland_features.artifacts import content_id, sync
-from reland_features.errors import ArtifactError
+from reland_features.errors import ArtifactError, ConfigError
 
 _KEY = b"reland_run"
 CONVENTIONS = ("masked", "unmasked")
@@ -49,6 +49,11 @@ class RunSpec:
         Whether the `quick` hyperparameters are used.
     overrides : tuple of (str, value)
         Hyperparameters by ``options.<name>`` or ``fit.<name>``.
+
+    Raises
+    ------
+    ConfigError
+        The variant reads what came before a cut, and users are not cut.
     """
 
     dataset: str
@@ -61,6 +66,15 @@ class RunSpec:
     seed_users: float = 1.0
     quick: bool = False
     overrides: tuple[tuple[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        if variant(self.variant).texts == "earlier" and not self.keep_last:
+            raise ConfigError(
+                "users who are not cut have nothing that came before",
+                where="--variants",
+                got=self.variant,
+                hint="python -m ranking.experiments where --keep-last 5,10, or take mean_text",
+            )
 
     def canonical(self) -> RunSpec:
         """Forget what does not matter: a variant that reads no pool is the same whatever its source."""
