@@ -14,7 +14,7 @@ from ranking.backbones.pairs import Pairs, PairwiseBackbone
 from ranking.full_ranking import Scorer
 from ranking.splits import Part, Split
 
-_ITEMS_PER_BLOCK = 512  # their hidden values stay in a core's second cache while all users pass
+_ITEMS_PER_BLOCK = 2048  # small enough for the cache while all users pass, large enough for two threads to share
 
 
 class NeuMF(PairwiseBackbone):
