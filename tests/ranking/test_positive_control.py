@@ -57,6 +57,6 @@ def test_a_rationale_that_knows_more_than_the_history_is_a_gain_over_none_and_ov
         return evaluate(backbone, "test").means()["ndcg@10_masked"]
 
     with_rationales, shuffled, without = (ndcg(given) for given in (rationales, rationales.shuffled(0), None))
-    # Ten random items of the right twenty: NDCG@10 of about .21; of all: .04.
+    # Ten items at random have an NDCG@10 of 10/20 · .454 = .23 among those of the right taste, of .04 among all.
     assert with_rationales > 1.2 * without
     assert with_rationales > 1.2 * shuffled
