@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from ranking.experiments import figures, tables
-from ranking.experiments.study import Study, add_names
+from ranking.experiments.study import Study, add_cut, add_names
 from ranking.experiments.variants import with_controls
 from reland_features.errors import ConfigError
 
@@ -20,6 +20,7 @@ _SOURCES = {"direct": "w/o recommendation-oriented prompting", "random": "w/o ad
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add this experiment's options."""
     add_names(parser, "--backbones", "neumf,sasrec")
+    add_cut(parser)
 
 
 def run(study: Study) -> list[Path]:

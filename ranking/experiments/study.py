@@ -21,6 +21,10 @@ from ranking.experiments.tables import Group
 from reland_features.artifacts import write_atomically
 from reland_features.errors import ConfigError
 
+CUT = (
+    "Cut users are trained on, and scored from, their last so many training interactions. Their rationales still come "
+    "from the whole training part, as from a system that knows more than the ranker: this favours ReLand."
+)
 QUICK = "**Quick: fewer epochs and smaller losses than in the full tables. Not to be compared with the paper.**"
 
 
@@ -50,14 +54,23 @@ class Study:
         dataset = load_dataset(options.dataset)
         if not re.fullmatch(r"\w*", options.suffix):
             raise ConfigError("--suffix is part of a file's name", got=options.suffix, expected="letters, digits, _")
-        parts = [experiment, dataset.name, options.source, "quick" if options.quick else "", options.suffix]
+        if (cut := options.cut) is not None and cut < 1:
+            raise ConfigError("--keep-last takes a count", got=cut, expected="10")
+        settings = ["quick" if options.quick else "", f"last{cut}" if cut else "", options.suffix]
+        parts = [experiment, dataset.name, options.source, *settings]
         runner = Runner(dataset, options.projects, options.results, jobs=options.jobs)
         return cls("_".join(filter(None, parts)), dataset, runner, options, shown_command(argv))
 
     def spec(self, backbone: str, variant: str, **more: Any) -> RunSpec:
         """Return a spec of this data set and source."""
         options = self.options
-        given = {"source": options.source, "quick": options.quick, "task": task_of(backbone), **more}
+        given = {
+            "source": options.source,
+            "quick": options.quick,
+            "keep_last": options.cut,
+            "task": task_of(backbone),
+            **more,
+        }
         return RunSpec(dataset=self.dataset.name, backbone=backbone, variant=variant, **given)
 
     def measure(self, wanted: Iterable[tuple[str, RunSpec]]) -> list[Group]:
@@ -94,7 +107,10 @@ class Study:
         if draw:
             draw(image)
         machines = sorted({run.facts["machine"] for group in groups for run in group.runs})
+        title += f", users cut to their last {self.options.cut}" if self.options.cut else ""
         lines = [f"# {title}", "", f"`{self.command}`", "", f"Machine: {'; '.join(machines)}", ""]
+        if self.options.cut:
+            lines += [CUT, ""]
         if self.options.quick:
             lines += [QUICK, ""]
         if self.options.note:
@@ -120,6 +136,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--note", default="", metavar="TEXT", help="printed above the table")
     parser.add_argument("--quick", action="store_true", help="fewer epochs, sampled softmax; said in the table")
+    parser.set_defaults(cut=None)
+
+
+def add_cut(parser: argparse.ArgumentParser) -> None:
+    """Add the option of experiments that may run on cut users."""
+    parser.add_argument(
+        "--keep-last", dest="cut", type=int, metavar="N", help="train on each user's last N interactions only"
+    )
 
 
 def add_names(parser: argparse.ArgumentParser, option: str, default: str) -> None:

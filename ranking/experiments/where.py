@@ -8,16 +8,12 @@ from pathlib import Path
 import polars as pl
 
 from ranking.experiments import figures, tables
-from ranking.experiments.study import Study, add_names
+from ranking.experiments.study import CUT, Study, add_names
 from ranking.experiments.table2 import READING
 from ranking.experiments.variants import with_controls
 from reland_features.errors import ConfigError
 
 SUMMARY = "Where it helps: users cut to their last 5, 10, 20 interactions, by variant"
-_CUT = (
-    "Cut users are trained on, and scored from, their last so many training interactions. Their rationales still come "
-    "from the whole training part, as from a system that knows more than the ranker: this favours ReLand."
-)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +41,7 @@ def run(study: Study) -> list[Path]:
     sections = [
         ("Figures", tables.figures_table(measured)),
         ("Differences in NDCG@10", tables.differences_table(differences)),
-        ("How to read this", f"{READING} {_CUT}"),
+        ("How to read this", f"{READING} {CUT}"),
     ]
     return study.publish(
         f"Where rationales help on {study.dataset.name}",

@@ -155,6 +155,7 @@ def measured(prepared, tmp_path_factory):
         (("table2", "--backbones", "lightgcn", "--seeds", "0"), "--seeds and --jobs are at least 1"),
         (("where", "--backbones", "lightgcn", "--keep-last", "5,none"), "--keep-last takes counts"),
         (("seeds", "--backbones", "lightgcn", "--fractions", "2"), "above 0 and at most 1"),
+        (("ablation", "--backbones", "lightgcn", "--keep-last", "0"), "--keep-last takes a count"),
         (("search", "--backbone", "popularity"), "there is nothing to search"),
         (("case", "--user", "nobody", "--backbone", "popularity", "--variants", "id"), "no such user"),
     ],
@@ -199,6 +200,16 @@ def test_seeds_counts_tokens_of_the_seeds_that_are_kept(world):
     # Seeds were drawn from the last to the first: 105 + 104 + 103 prompt tokens and 3 x 10 are left of a half.
     assert "| lightgcn, 3 seeds | 3 | 342 |" in text
     assert "| lightgcn, 6 seeds | 6 | 675 |" in text
+
+
+@pytest.mark.slow
+def test_seeds_of_cut_users_have_files_of_their_own_that_say_so(world):
+    assert world.run("seeds", "--backbones", "lightgcn", "--fractions", "1", "--keep-last", "2") == 0
+    text = world.text("seeds_made-up_last2")
+    assert text.startswith("# Seed users on made-up (Figure 6), users cut to their last 2\n")
+    assert "Cut users are trained on" in text
+    specs = [Run.read(path).facts["spec"] for path in (world.results / "raw").rglob("*.parquet")]
+    assert [spec["keep_last"] for spec in specs] == [2] * 4
 
 
 @pytest.mark.slow
