@@ -22,6 +22,7 @@ import torch
 from torch.nn import functional
 
 from ranking.checkpoints import trained_on, write_checkpoint
+from ranking.controls import CONSTANT, RATIONALES, SHUFFLED
 from ranking.ctr_data import CtrData, CtrRows, Labels
 from ranking.ctr_metrics import METRICS, Measured, difference, mean
 from ranking.fitting import TrainingDivergedError
@@ -33,8 +34,7 @@ from reland_features.errors import RelandError
 from reland_features.feast import open_store
 from reland_features.process import leave
 
-BASELINE, RATIONALES = "profiles and behaviour", "with rationales"
-SHUFFLED, CONSTANT = "rationales shuffled", "rationale constant"
+BASELINE = "profiles and behaviour"
 _VALIDATION = 10  # one user in ten
 _SCORED_ROWS = 16_384
 

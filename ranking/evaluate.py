@@ -1,8 +1,9 @@
 """Measure what rationales add to a ranker: ``python -m ranking.evaluate --project D --output metrics.json``.
 
-Three rankers see the same training and test queries: the baseline; the same with rationales; and a
-control whose rationales are dealt out to other users, which shows what the extra columns give by
-themselves. Differences are paired by query, with a bootstrap interval.
+Four rankers see the same training and test queries: the baseline; the same with rationales; and two
+controls, whose rationales are dealt out to other users (*shuffled*), or are those of one user for everybody
+(*constant*). They show what the extra columns give by themselves. Differences are paired by query, with a
+bootstrap interval.
 """
 
 from __future__ import annotations
@@ -17,10 +18,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from ranking.controls import CONSTANT, RATIONALES, SHUFFLED
 from ranking.dataset import TEST, TRAIN, RankingQueries, ranking_queries
 from ranking.metrics import QueryMetrics, paired_bootstrap, query_metrics
 from ranking.project import RankingProject
-from ranking.tabular import BASELINE_SERVICE, RATIONALE_SERVICE, baseline_features, rationale_features
+from ranking.tabular import (
+    BASELINE_SERVICE,
+    COMPONENTS,
+    RATIONALE_SERVICE,
+    TabularFeatures,
+    baseline_features,
+    rationale_features,
+)
 from ranking.train import fit
 from ranking.training_frame import feature_names, training_frame
 from reland_features.artifacts import write_atomically
@@ -31,22 +40,21 @@ from reland_features.process import leave
 if TYPE_CHECKING:
     from feast import FeatureStore
 
-BASELINE, RATIONALES, SHUFFLED = "baseline", "with rationales", "rationales shuffled"
+BASELINE = "baseline"
 K = 10
+_ROW_KEYS = ("user_id", "item_id", "event_timestamp")
 
 
 @dataclass(frozen=True)
 class Frames:
-    """Train and test rows with everyone's own rationale, and with somebody else's."""
+    """Training and test rows with their features."""
 
     train: pl.DataFrame
     test: pl.DataFrame
-    shuffled_train: pl.DataFrame
-    shuffled_test: pl.DataFrame
 
 
 def evaluate(project: RankingProject, *, candidates: int | None, max_users: int | None, seed: int) -> dict[str, Any]:
-    """Train and test the three rankers and return what `metrics.json` holds.
+    """Train and test the four rankers and return what `metrics.json` holds.
 
     Parameters
     ----------
@@ -63,16 +71,21 @@ def evaluate(project: RankingProject, *, candidates: int | None, max_users: int 
     sampled = {"max_users": max_users, "seed": seed}
     train = ranking_queries(project, TRAIN, candidates=project.evaluation.candidates, **sampled)  # type: ignore[arg-type]
     test = ranking_queries(project, TEST, candidates=candidates, **sampled)  # type: ignore[arg-type]
-    frames = join_features(open_store(project.repository), train, test, seed)
-    query, label = (frames.test[name].to_numpy() for name in ("query", "label"))
+    store = open_store(project.repository)
+    frames = join_features(store, train, test)
     measured: dict[str, QueryMetrics] = {}
-    for name, features, fitted, tested in (
-        (BASELINE, baseline_features(), frames.train, frames.test),
-        (RATIONALES, rationale_features(frames.train), frames.train, frames.test),
-        (SHUFFLED, rationale_features(frames.train), frames.shuffled_train, frames.shuffled_test),
-    ):
-        print(f"train {name}: {fitted.height:,} rows, {len(features.names)} columns", file=sys.stderr)
-        measured[name] = query_metrics(query, label, fit(features, fitted, seed=seed).score(tested), k=K)
+
+    def measure(name: str, features: TabularFeatures, given: Frames) -> None:
+        print(f"train {name}: {given.train.height:,} rows, {len(features.names)} columns", file=sys.stderr)
+        query, label = (given.test[column].to_numpy() for column in ("query", "label"))
+        scores = fit(features, given.train, seed=seed).score(given.test)
+        measured[name] = query_metrics(query, label, scores, k=K)
+
+    with_rationales = rationale_features(frames.train)
+    measure(BASELINE, baseline_features(), frames)
+    measure(RATIONALES, with_rationales, frames)
+    measure(SHUFFLED, with_rationales, deal(store, frames, shuffled(frames, seed)))
+    measure(CONSTANT, with_rationales, deal(store, frames, constant(frames)))
     levels = _activity_levels(project, test.users)
     return {
         "protocol": test.protocol,
@@ -87,7 +100,7 @@ def evaluate(project: RankingProject, *, candidates: int | None, max_users: int 
         "rankers": [_ranker(name, metrics, levels) for name, metrics in measured.items()],
         "differences": [
             {"ranker": RATIONALES, "against": against, "metric": f"{metric}@{K}", "level": level, **asdict(interval)}
-            for against in (BASELINE, SHUFFLED)
+            for against in (BASELINE, SHUFFLED, CONSTANT)
             for metric in ("hit_rate", "ndcg")
             for level, rows in {"all": np.ones(len(test.users), dtype=bool), **levels}.items()
             for interval in [
@@ -99,24 +112,58 @@ def evaluate(project: RankingProject, *, candidates: int | None, max_users: int 
     }
 
 
-def join_features(store: FeatureStore, train: RankingQueries, test: RankingQueries, seed: int) -> Frames:
-    """Join every row's features through Feast, twice: as they are, and with rationales of others.
+def join_features(store: FeatureStore, train: RankingQueries, test: RankingQueries) -> Frames:
+    """Join every row's features through Feast."""
+    return Frames(*(training_frame(store, queries.frame, RATIONALE_SERVICE) for queries in (train, test)))
 
-    The shuffle is a permutation of the users, the same for train and test; only the features that the
-    baseline does not have are taken from it.
+
+def shuffled(frames: Frames, seed: int) -> pl.DataFrame:
+    """Return whose rationale each user is given: a permutation of the users, columns user_id and giver."""
+    users = _users(frames)["user_id"]
+    return pl.DataFrame(
+        {"user_id": users, "giver": users.gather(np.random.default_rng([seed, 7]).permutation(len(users)))}
+    )
+
+
+def constant(frames: Frames) -> pl.DataFrame:
+    """Give everybody who has a rationale that of one user, whose components are nearest to the users' mean."""
+    users = _users(frames)
+    there = users.drop_nulls(COMPONENTS)
+    if not there.height:
+        return users.select("user_id", giver="user_id")
+    components = np.array(there[COMPONENTS].to_list(), dtype=np.float64)
+    distance = np.linalg.norm(components - components.mean(axis=0), axis=1)
+    giver = there["user_id"][int(distance.argmin())]
+    has = pl.col(COMPONENTS).is_not_null()
+    return users.select("user_id", giver=pl.when(has).then(pl.lit(giver)).otherwise("user_id"))
+
+
+def deal(store: FeatureStore, frames: Frames, givers: pl.DataFrame) -> Frames:
+    """Join the features that the baseline does not have again, as if each user were its giver.
+
+    Parameters
+    ----------
+    givers : polars.DataFrame
+        user_id and giver, each user of the frames once.
     """
-    users = pl.concat([train.users, test.users]).unique().sort()
-    permuted = users.gather(np.random.default_rng([seed, 7]).permutation(len(users)))
     baseline = set(feature_names(store.get_feature_service(BASELINE_SERVICE)))
-    own, others = [], []
-    for queries in (train, test):
-        frame = training_frame(store, queries.frame, RATIONALE_SERVICE)
-        dealt = queries.frame.with_columns(pl.col("user_id").replace_strict(users, permuted))
-        extra = training_frame(store, dealt, RATIONALE_SERVICE, show_coverage=False)
-        added = [name for name in feature_names(store.get_feature_service(RATIONALE_SERVICE)) if name not in baseline]
-        own.append(frame)
-        others.append(frame.with_columns(extra.select(added)))
-    return Frames(own[0], own[1], others[0], others[1])
+    added = [name for name in feature_names(store.get_feature_service(RATIONALE_SERVICE)) if name not in baseline]
+
+    def dealt(frame: pl.DataFrame) -> pl.DataFrame:
+        giver = pl.col("user_id").replace_strict(givers["user_id"], givers["giver"])
+        rows = frame.select(_ROW_KEYS).with_columns(giver)
+        # One giver for everybody leaves a row for each item: joined once, not once a query.
+        extra = training_frame(store, rows.unique(maintain_order=True), RATIONALE_SERVICE, show_coverage=False)
+        found = rows.join(extra, on=_ROW_KEYS, how="left", maintain_order="left")
+        return frame.with_columns(found.select(added))
+
+    return Frames(dealt(frames.train), dealt(frames.test))
+
+
+def _users(frames: Frames) -> pl.DataFrame:
+    """Return every user once, with its rationale's components where there is one."""
+    rows = pl.concat([frame.select("user_id", COMPONENTS) for frame in (frames.train, frames.test)])
+    return rows.group_by("user_id").agg(pl.col(COMPONENTS).drop_nulls().first()).sort("user_id")
 
 
 def table(metrics: dict[str, Any]) -> str:

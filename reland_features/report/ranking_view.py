@@ -68,16 +68,18 @@ class RankingView:
             return ("No paired differences were given, so nothing can be concluded from the table alone.",)
         quoted = [d for d in self.overall if d.metric == self.headline.metric]
         sentences = [str(d) for d in quoted]
-        controls = [d for d in quoted if "shuffl" in d.against.lower()]
-        if any(d.low <= 0 for d in controls):
+        controls = [d for d in quoted if any(word in d.against.lower() for word in ("shuffl", "constant"))]
+        if as_good := [d.against for d in controls if d.low <= 0]:
             sentences.append(
-                "The control carries other users' rationales. Not being better than it, the content of the "
-                "rationales cannot be credited with a gain."
+                "A control carries other users' rationales, or the same one for everybody. Not being better than "
+                f"{' and '.join(f'“{name}”' for name in as_good)}, the content of the rationales cannot be credited "
+                "with a gain."
             )
         elif controls and self.headline.low > 0:
             sentences.append(
-                "The control carries other users' rationales. Being better than it too, the gain comes from "
-                "the content of the rationales, not from the extra columns."
+                "A control carries other users' rationales, or the same one for everybody. Being better than "
+                f"{' and '.join(f'“{d.against}”' for d in controls)} too, the gain comes from the content of the "
+                "rationales, not from the extra columns."
             )
         return tuple(sentences)
 

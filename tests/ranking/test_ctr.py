@@ -13,7 +13,8 @@ import pytest
 import torch
 from sklearn.metrics import log_loss, roc_auc_score
 
-from ranking.ctr import BASELINE, CONSTANT, RATIONALES, SHUFFLED, fit, main, predict
+from ranking.controls import CONSTANT, RATIONALES, SHUFFLED
+from ranking.ctr import BASELINE, fit, main, predict
 from ranking.ctr_data import CtrData, impression_labels, with_mart_features
 from ranking.ctr_fields import FieldEncoder, Vocabulary
 from ranking.ctr_metrics import METRICS, Measured, difference

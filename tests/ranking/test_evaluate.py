@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 
+import numpy as np
 import polars as pl
+import polars.selectors as cs
 import pytest
 
+from ranking.controls import CONSTANT, RATIONALES, SHUFFLED
 from ranking.dataset import TEST, TRAIN, ranking_queries
-from ranking.evaluate import BASELINE, RATIONALES, SHUFFLED, join_features, main
+from ranking.evaluate import BASELINE, constant, deal, join_features, main, shuffled
 from ranking.train import load
 from reland_features.errors import ArtifactError
 from reland_features.feast import open_store
@@ -25,11 +29,12 @@ def metrics(project, tmp_path_factory):
 
 def test_rationales_that_decide_are_found_to_decide(metrics):
     rankers = {ranker["name"]: ranker for ranker in metrics["rankers"]}
-    assert list(rankers) == [BASELINE, RATIONALES, SHUFFLED]
+    assert list(rankers) == [BASELINE, RATIONALES, SHUFFLED, CONSTANT]
     assert rankers[RATIONALES]["ndcg@10"] > rankers[BASELINE]["ndcg@10"] + 0.2
     # Chance is 10 / 40; noise columns may cost a little.
     assert rankers[BASELINE]["hit_rate@10"] == pytest.approx(0.25, abs=0.1)
     assert rankers[SHUFFLED]["hit_rate@10"] == pytest.approx(0.25, abs=0.1)
+    assert rankers[CONSTANT]["hit_rate@10"] == pytest.approx(0.25, abs=0.1)
     for row in metrics["differences"]:
         if row["level"] == "all":
             assert 0.1 < row["low"] < row["value"] < row["high"]
@@ -51,20 +56,51 @@ def test_metrics_say_what_was_measured(metrics, project):
         assert value == pytest.approx(rankers[RATIONALES][metric] - rankers[against][metric])
 
 
-def test_the_control_keeps_the_baseline_columns_and_deals_whole_rationales(project):
-    train, test = (ranking_queries(project, rank, candidates=3) for rank in (TRAIN, TEST))
-    frames = join_features(open_store(project.repository), train, test, seed=0)
-    baseline = ["user_activity__interaction_count", "user_item_affinity__category_affinity"]
-    assert frames.shuffled_train.select(baseline).equals(frames.train.select(baseline))
+BASELINE_FEATURES = ["user_activity__interaction_count", "user_item_affinity__category_affinity"]
+
+
+@pytest.fixture(scope="module")
+def joined(project):
+    store = open_store(project.repository)
+    return store, join_features(store, *(ranking_queries(project, rank, candidates=3) for rank in (TRAIN, TEST)))
+
+
+def test_shuffled_keeps_the_baseline_columns_and_deals_whole_rationales(joined):
+    store, frames = joined
+    control = deal(store, frames, shuffled(frames, seed=0))
+    assert control.train.select(BASELINE_FEATURES).equals(frames.train.select(BASELINE_FEATURES))
     name = "user_rationale__similarity"
     of = [
         dict(frame.group_by("user_id").agg(pl.col(name).unique()).rows())
-        for frame in (frames.train, frames.shuffled_train, frames.shuffled_test)
+        for frame in (frames.train, control.train, control.test)
     ]
     assert all(len(values) == 1 for values in of[1].values()), "one rationale a user"
     assert of[1] == of[2], "the same permutation in train and test"
     assert sorted(map(str, of[0].values())) == sorted(map(str, of[1].values())), "dealt out, not drawn"
     assert sum(of[0][user] == of[1][user] for user in of[0]) < 15
+
+
+def test_constant_gives_everybody_with_a_rationale_that_of_the_most_central_user(joined):
+    store, frames = joined
+    control = deal(store, frames, constant(frames))
+    name, components = "user_rationale__similarity", "user_rationale__rationale_components"
+    for own, same in ((frames.train, control.train), (frames.test, control.test)):
+        assert same.drop(cs.starts_with("user_rationale", "rationale_item_cross")).equals(
+            own.drop(cs.starts_with("user_rationale", "rationale_item_cross"))
+        )
+        assert same[components].is_null().equals(own[components].is_null()), "who has none gets none"
+        assert same.drop_nulls(name)[name].n_unique() == 1
+        # With one text for all, the cosine with an item depends on the item alone.
+        cosines = (
+            same.drop_nulls(name)
+            .group_by("item_id")
+            .agg(pl.col("rationale_item_cross__rationale_item_cosine").n_unique())
+        )
+        assert cosines["rationale_item_cross__rationale_item_cosine"].to_list() == [1] * cosines.height
+    (given,) = control.test[components].drop_nulls().unique().to_list()
+    users = frames.test.unique("user_id").drop_nulls(components)[components].to_list()
+    distance = [math.dist(user, np.mean(users, axis=0)) for user in users]
+    assert math.dist(given, np.mean(users, axis=0)) == pytest.approx(min(distance))
 
 
 def test_the_saved_ranker_is_whole_or_not_there(project, tmp_path):

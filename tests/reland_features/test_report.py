@@ -236,15 +236,19 @@ def test_gain_loss_and_no_difference_are_told_in_the_same_place(value: float, lo
 
 
 def test_a_control_as_good_as_the_rationales_takes_the_credit_away():
-    def verdict(control_low: float) -> str:
+    def verdict(shuffled_low: float, constant_low: float) -> str:
+        lows = {"baseline": 0.004, "rationales shuffled": shuffled_low, "rationale constant": constant_low}
         differences = [
             {"ranker": "with", "against": against, "metric": "ndcg@10", "value": 0.01, "low": low, "high": 0.02}
-            for against, low in (("baseline", 0.004), ("rationales shuffled", control_low))
+            for against, low in lows.items()
         ]
-        return " ".join(ranking_view({"rankers": [], "differences": differences}).verdicts)
+        return ranking_view({"rankers": [], "differences": differences}).verdicts[-1]
 
-    assert "cannot be credited" in verdict(-0.001)
-    assert "the gain comes from the content" in verdict(0.001)
+    assert "than “rationales shuffled”, the content of the rationales cannot be credited" in verdict(-0.001, 0.001)
+    assert "than “rationale constant”, the content of the rationales cannot be credited" in verdict(0.001, -0.001)
+    assert "“rationales shuffled” and “rationale constant” too, the gain comes from the content" in verdict(
+        0.001, 0.001
+    )
 
 
 def test_intervals_are_found_however_the_metrics_state_them():

@@ -1,0 +1,9 @@
+"""The names of what is compared with a ranker without rationales, wherever a gain is measured."""
+
+RATIONALES = "with rationales"
+
+SHUFFLED = "rationales shuffled"
+"""Rationales dealt out to other users: what the presence of a rationale gives by itself."""
+
+CONSTANT = "rationale constant"
+"""The same rationale for everybody who has one: what a text gives that says nothing of the user."""
