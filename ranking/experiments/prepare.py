@@ -1,14 +1,20 @@
-"""Make the projects that experiments read: real dbt, LLM and Feast, by the `reland` command."""
+"""Make the projects that experiments read: real dbt, LLM and Feast, by the `reland` command.
+
+A project of another source starts from what the data set's own project has made: what the source does not change,
+the behaviour vectors above all, is then the same, and an answer that is already there is not paid for again.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tomllib
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +27,7 @@ from reland_features.errors import ConfigError, RelandError
 
 SUMMARY = "make the projects of a data set: split, marts, rationales, features in Feast"
 PROMPTS = Path(__file__).parent / "prompts"
+_INHERITED = ("marts", "behavior_vectors", "seed_users", "rationales")
 # The paper's section 4.1. Experiments measure rankers themselves, so the project runs no evaluation of its own.
 _ALL: dict[str, Any] = {"data.user_k_core": 5, "data.item_k_core": 5, "evaluation.command": []}
 _TASK: dict[str, dict[str, Any]] = {
@@ -73,7 +80,8 @@ def prepare(options: argparse.Namespace) -> list[Path]:
             _check_same(root, changes)
     for root, changes in wanted.items():
         if not (root / CONFIG_FILE).is_file():
-            _init(root, dataset, options, changes)
+            own = root.with_name(root.name.removesuffix(f"-{options.source}"))
+            _init(root, dataset, options, changes, own if options.source else None)
         if (root / ".reland" / "current.json").is_file():
             print(f"{root}: finished before", file=sys.stderr)
         else:
@@ -111,7 +119,9 @@ def settings(
     return {k: v.replace("{prompts}", str(PROMPTS)) if isinstance(v, str) else v for k, v in changes.items()}
 
 
-def _init(root: Path, dataset: Dataset, options: argparse.Namespace, changes: Mapping[str, Any]) -> None:
+def _init(
+    root: Path, dataset: Dataset, options: argparse.Namespace, changes: Mapping[str, Any], own: Path | None
+) -> None:
     # Renamed last: a killed `prepare` leaves no project with half of its settings.
     partial = root.with_name(f"{root.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -120,11 +130,27 @@ def _init(root: Path, dataset: Dataset, options: argparse.Namespace, changes: Ma
     extra = [part for name, value in dataset.init.items() for part in (f"--{name.replace('_', '-')}", str(value))]
     _reland("init", str(partial), *sources, *extra)
     _change(partial / CONFIG_FILE, changes)
+    if own and (own / ".reland" / "current.json").is_file():
+        _inherit(own / ".reland", partial / ".reland")
     if options.rationales:
         model = ["--model", options.rationales_model] if options.rationales_model else []
         made = _reland("rationales", "import", str(options.rationales), "--project", str(partial), *model, "--json")
         _change(partial / CONFIG_FILE, {f"rationales.{key}": v for key, v in json.loads(made)["settings"].items()})
     partial.rename(root)
+
+
+def _inherit(own: Path, state: Path) -> None:
+    """Copy the artifacts from which a pool is made, and the ledger, whose last answers may still be beside its file."""
+    for kind in _INHERITED:
+        if (own / "artifacts" / kind).is_dir():
+            shutil.copytree(own / "artifacts" / kind, state / "artifacts" / kind)
+    state.mkdir(exist_ok=True)
+    if (own / "ledger.sqlite").is_file():
+        with (
+            closing(sqlite3.connect(own / "ledger.sqlite")) as source,
+            closing(sqlite3.connect(state / "ledger.sqlite")) as copy,
+        ):
+            source.backup(copy)
 
 
 def _change(path: Path, changes: Mapping[str, Any]) -> None:

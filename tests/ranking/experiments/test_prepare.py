@@ -12,6 +12,7 @@ from ranking.experiments import prepare as module
 from ranking.experiments.prepare import prepare
 from reland_features.config import load
 from reland_features.errors import ConfigError, RelandError
+from reland_features.ledger import Attempt, Ledger
 
 TABLES = ("interactions", "items")
 
@@ -69,6 +70,26 @@ def test_a_project_is_made_once_with_the_papers_settings(options, runs):
     assert runs == ["init", "run"]
     with pytest.raises(ConfigError, match=r"made with another seeds\.count"):
         prepare(options("seeds.count=6", source="direct"))
+
+
+def test_another_source_starts_from_what_the_own_project_has_made(options, runs):
+    (own,) = prepare(options())
+    state = own / ".reland"
+    vectors, features = (state / "artifacts" / kind / "an-id" for kind in ("behavior_vectors", "features"))
+    for folder in (vectors, features):
+        folder.mkdir(parents=True)
+        (folder / "manifest.json").write_text("{}")
+    answered = Attempt("a-call", "hf:x", "movies-1", "{}", "u0", "ok", "paid for", "stop", 9, 3, "", "2024-03-02", 1.0)
+    with Ledger(state / "ledger.sqlite") as ledger:
+        ledger.record([answered])
+
+        (root,) = prepare(options(source="direct"))
+
+    with Ledger(root / ".reland" / "ledger.sqlite") as copied:
+        assert [attempt for _, attempt in copied.attempts()] == [answered]
+    assert (root / ".reland" / "artifacts" / "behavior_vectors" / "an-id" / "manifest.json").is_file()
+    # What is published stands in the other project's folder.
+    assert not (root / ".reland" / "artifacts" / "features").exists()
 
 
 def test_texts_of_another_system_are_imported_before_the_run(options, runs, tmp_path):
