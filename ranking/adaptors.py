@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from ranking.features import Rationales
 from ranking.fusion import Concat
+from ranking.rationales import Rationales
 from ranking.texts import ItemTexts, UserTexts, check_widths
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ranking.features import Rationales
+from ranking.rationales import Rationales
 from ranking.texts import ItemTexts, UserTexts, check_widths
 
 START = 0.1

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ranking.compact_views import FeaturesError
-from ranking.features import Rationales
+from ranking.rationales import Rationales
 from ranking.texts import UserTexts
 
 Kind = Literal["attention", "concat", "gate"]

@@ -12,8 +12,9 @@ import numpy as np
 import polars as pl
 
 from ranking.compact_views import FeaturesError
-from ranking.features import Rationales, pool_and_vectors, rationales_of_seeds
+from ranking.features import pool_and_vectors, rationales_of_seeds
 from ranking.project import RankingProject
+from ranking.rationales import Rationales
 from ranking.splits import Split
 
 _BLOCK = 8192

@@ -21,10 +21,11 @@ from ranking.backbones.base import Backbone
 from ranking.backbones.sequences import SequentialBackbone
 from ranking.checkpoints import read_checkpoint, required, trained_on, write_checkpoint
 from ranking.compact_views import vectors
-from ranking.features import Rationales, load_features
+from ranking.features import load_features
 from ranking.fitting import FitSettings, fit
 from ranking.fusion import FusionLayer
 from ranking.project import RankingProject
+from ranking.rationales import Rationales
 from ranking.served import KNOWN_USER, OnlineFeatures, Scored, SeedRationales
 from ranking.services import ITEM_SERVICE, USER_SERVICE
 from ranking.sides import FeatureSides

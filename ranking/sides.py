@@ -13,8 +13,8 @@ from ranking.adaptors import kar, slim
 from ranking.backbones.base import First, SameOutput
 from ranking.compact_views import FeaturesError
 from ranking.cross import CrossPath
-from ranking.features import Rationales
 from ranking.fusion import FusionLayer, Kind
+from ranking.rationales import Rationales
 from ranking.texts import ItemTexts
 
 Output = Literal["none", "cross", "kar", "slim"]

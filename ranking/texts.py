@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.functional import embedding, embedding_bag, pad
 
 from ranking.compact_views import FeaturesError
-from ranking.features import Rationales
+from ranking.rationales import Rationales
 
 
 @dataclass(frozen=True, eq=False)

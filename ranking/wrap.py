@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from ranking.features import Rationales
 from ranking.fusion import FusionLayer, Kind
+from ranking.rationales import Rationales
 from reland_features.errors import RelandError
 
 

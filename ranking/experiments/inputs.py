@@ -13,9 +13,10 @@ from ranking.compact_views import read_view
 from ranking.experiments.runs import RunSpec
 from ranking.experiments.seed_subset import subset_rationales
 from ranking.experiments.variants import variant
-from ranking.features import RankerFeatures, Rationales, load_features, top_k
+from ranking.features import RankerFeatures, load_features, top_k
 from ranking.point_in_time import rationales_at_events
 from ranking.project import RankingProject
+from ranking.rationales import Rationales
 from ranking.sides import FeatureSides
 from ranking.splits import Split
 from reland_features.columns import USER_SEED_MATCH

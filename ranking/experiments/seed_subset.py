@@ -11,8 +11,8 @@ import numpy as np
 import polars as pl
 
 from ranking.compact_views import read_view, vectors
-from ranking.features import Rationales
 from ranking.project import RankingProject
+from ranking.rationales import Rationales
 from ranking.splits import Split
 from reland_features.artifacts import MANIFEST
 from reland_features.columns import SEED_RATIONALE

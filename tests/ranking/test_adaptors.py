@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from ranking.adaptors import kar, slim
-from ranking.features import FeaturesError, Rationales
+from ranking.compact_views import FeaturesError
+from ranking.rationales import Rationales
 from ranking.texts import TextScale
 
 D, DIMENSION = 6, 3

@@ -10,9 +10,10 @@ import pytest
 from feast import Entity, ValueType
 from toy_project import AS_OF, CREATED_AT, make_toy, write_project
 
-from ranking.compact_views import read_view, vectors
-from ranking.features import FeaturesError, Rationales, load_features, top_k
+from ranking.compact_views import FeaturesError, read_view, vectors
+from ranking.features import load_features, top_k
 from ranking.project import RankingProject
+from ranking.rationales import Rationales
 from ranking.splits import Split
 from reland_features.artifacts import ArtifactStore
 from reland_features.encoders.base import BehaviorVectors

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from ranking.features import FeaturesError, Rationales
+from ranking.compact_views import FeaturesError
 from ranking.fusion import FusionLayer
+from ranking.rationales import Rationales
 from ranking.texts import ItemTexts, TextScale, UserTexts
 
 # At mean zero and of length 1 already, so that hand-worked numbers need no scaling.

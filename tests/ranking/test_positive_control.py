@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 
 from ranking.backbones import build
-from ranking.features import Rationales
 from ranking.fitting import FitSettings, evaluate, fit
+from ranking.rationales import Rationales
 from ranking.sides import FeatureSides
 from ranking.splits import Split
 

@@ -6,10 +6,12 @@ import torch
 
 from ranking.adaptors import TextAdaptor
 from ranking.backbones.base import First, SameOutput
+from ranking.compact_views import FeaturesError
 from ranking.cross import CrossPath
-from ranking.features import FeaturesError, Rationales, load_features
+from ranking.features import load_features
 from ranking.full_ranking import full_ranking
 from ranking.fusion import FusionLayer
+from ranking.rationales import Rationales
 from ranking.sides import FeatureSides
 from ranking.splits import Split
 from ranking.texts import TextScale

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from ranking.features import Rationales
+from ranking.rationales import Rationales
 from ranking.wrap import WrapError, wrap
 
 TEXTS = np.array([[1, 0], [-1, 0]], dtype=np.float32)
