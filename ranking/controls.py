@@ -7,3 +7,6 @@ SHUFFLED = "rationales shuffled"
 
 CONSTANT = "rationale constant"
 """The same rationale for everybody who has one: what a text gives that says nothing of the user."""
+
+MEAN_TEXT = "mean item text, no LLM"
+"""The mean of the item texts of a user's history in the rationale's place: what a text gives that no LLM wrote."""

@@ -1,9 +1,10 @@
 """Measure what rationales add to a ranker: ``python -m ranking.evaluate --project D --output metrics.json``.
 
-Four rankers see the same training and test queries: the baseline; the same with rationales; and two
-controls, whose rationales are dealt out to other users (*shuffled*), or are those of one user for everybody
-(*constant*). They show what the extra columns give by themselves. Differences are paired by query, with a
-bootstrap interval.
+Five rankers see the same training and test queries: the baseline; the same with rationales; two controls,
+whose rationales are dealt out to other users (*shuffled*), or are those of one user for everybody (*constant*),
+which show what the extra columns give by themselves; and one that has the mean text of the user's items where the
+rationale was, which shows what a text gives that no LLM wrote. Differences are paired by query, with a bootstrap
+interval.
 """
 
 from __future__ import annotations
@@ -11,50 +12,31 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
 
-from ranking.controls import CONSTANT, RATIONALES, SHUFFLED
-from ranking.dataset import TEST, TRAIN, RankingQueries, ranking_queries
+from ranking.control_frames import Frames, constant, deal, join_features, mean_text, shuffled
+from ranking.controls import CONSTANT, MEAN_TEXT, RATIONALES, SHUFFLED
+from ranking.dataset import TEST, TRAIN, ranking_queries
 from ranking.metrics import QueryMetrics, paired_bootstrap, query_metrics
 from ranking.project import RankingProject
-from ranking.tabular import (
-    BASELINE_SERVICE,
-    COMPONENTS,
-    RATIONALE_SERVICE,
-    TabularFeatures,
-    baseline_features,
-    rationale_features,
-)
+from ranking.tabular import TabularFeatures, baseline_features, rationale_features
 from ranking.train import fit
-from ranking.training_frame import feature_names, training_frame
 from reland_features.artifacts import write_atomically
 from reland_features.errors import RelandError
 from reland_features.feast import open_store
 from reland_features.process import leave
 
-if TYPE_CHECKING:
-    from feast import FeatureStore
-
 BASELINE = "baseline"
 K = 10
-_ROW_KEYS = ("user_id", "item_id", "event_timestamp")
-
-
-@dataclass(frozen=True)
-class Frames:
-    """Training and test rows with their features."""
-
-    train: pl.DataFrame
-    test: pl.DataFrame
 
 
 def evaluate(project: RankingProject, *, candidates: int | None, max_users: int | None, seed: int) -> dict[str, Any]:
-    """Train and test the four rankers and return what `metrics.json` holds.
+    """Train and test the five rankers and return what `metrics.json` holds.
 
     Parameters
     ----------
@@ -74,18 +56,21 @@ def evaluate(project: RankingProject, *, candidates: int | None, max_users: int 
     store = open_store(project.repository)
     frames = join_features(store, train, test)
     measured: dict[str, QueryMetrics] = {}
+    rounds: dict[str, int] = {}
 
     def measure(name: str, features: TabularFeatures, given: Frames) -> None:
         print(f"train {name}: {given.train.height:,} rows, {len(features.names)} columns", file=sys.stderr)
         query, label = (given.test[column].to_numpy() for column in ("query", "label"))
-        scores = fit(features, given.train, seed=seed).score(given.test)
-        measured[name] = query_metrics(query, label, scores, k=K)
+        ranker = fit(features, given.train, seed=seed)
+        rounds[name] = ranker.facts["rounds"]
+        measured[name] = query_metrics(query, label, ranker.score(given.test), k=K)
 
     with_rationales = rationale_features(frames.train)
     measure(BASELINE, baseline_features(), frames)
     measure(RATIONALES, with_rationales, frames)
     measure(SHUFFLED, with_rationales, deal(store, frames, shuffled(frames, seed)))
     measure(CONSTANT, with_rationales, deal(store, frames, constant(frames)))
+    measure(MEAN_TEXT, with_rationales, mean_text(project, store, frames))
     levels = _activity_levels(project, test.users)
     return {
         "protocol": test.protocol,
@@ -97,10 +82,10 @@ def evaluate(project: RankingProject, *, candidates: int | None, max_users: int 
         "users": len(test.users),
         "users_by_activity_level": {level: int(rows.sum()) for level, rows in levels.items()},
         "coverage": float(frames.test["rationale_item_cross__has_rationale"].mean()),  # type: ignore[arg-type]
-        "rankers": [_ranker(name, metrics, levels) for name, metrics in measured.items()],
+        "rankers": [_ranker(name, metrics, levels) | {"rounds": rounds[name]} for name, metrics in measured.items()],
         "differences": [
             {"ranker": RATIONALES, "against": against, "metric": f"{metric}@{K}", "level": level, **asdict(interval)}
-            for against in (BASELINE, SHUFFLED, CONSTANT)
+            for against in (BASELINE, SHUFFLED, CONSTANT, MEAN_TEXT)
             for metric in ("hit_rate", "ndcg")
             for level, rows in {"all": np.ones(len(test.users), dtype=bool), **levels}.items()
             for interval in [
@@ -110,60 +95,6 @@ def evaluate(project: RankingProject, *, candidates: int | None, max_users: int 
             ]
         ],
     }
-
-
-def join_features(store: FeatureStore, train: RankingQueries, test: RankingQueries) -> Frames:
-    """Join every row's features through Feast."""
-    return Frames(*(training_frame(store, queries.frame, RATIONALE_SERVICE) for queries in (train, test)))
-
-
-def shuffled(frames: Frames, seed: int) -> pl.DataFrame:
-    """Return whose rationale each user is given: a permutation of the users, columns user_id and giver."""
-    users = _users(frames)["user_id"]
-    return pl.DataFrame(
-        {"user_id": users, "giver": users.gather(np.random.default_rng([seed, 7]).permutation(len(users)))}
-    )
-
-
-def constant(frames: Frames) -> pl.DataFrame:
-    """Give everybody who has a rationale that of one user, whose components are nearest to the users' mean."""
-    users = _users(frames)
-    there = users.drop_nulls(COMPONENTS)
-    if not there.height:
-        return users.select("user_id", giver="user_id")
-    components = np.array(there[COMPONENTS].to_list(), dtype=np.float64)
-    distance = np.linalg.norm(components - components.mean(axis=0), axis=1)
-    giver = there["user_id"][int(distance.argmin())]
-    has = pl.col(COMPONENTS).is_not_null()
-    return users.select("user_id", giver=pl.when(has).then(pl.lit(giver)).otherwise("user_id"))
-
-
-def deal(store: FeatureStore, frames: Frames, givers: pl.DataFrame) -> Frames:
-    """Join the features that the baseline does not have again, as if each user were its giver.
-
-    Parameters
-    ----------
-    givers : polars.DataFrame
-        user_id and giver, each user of the frames once.
-    """
-    baseline = set(feature_names(store.get_feature_service(BASELINE_SERVICE)))
-    added = [name for name in feature_names(store.get_feature_service(RATIONALE_SERVICE)) if name not in baseline]
-
-    def dealt(frame: pl.DataFrame) -> pl.DataFrame:
-        giver = pl.col("user_id").replace_strict(givers["user_id"], givers["giver"])
-        rows = frame.select(_ROW_KEYS).with_columns(giver)
-        # One giver for everybody leaves a row for each item: joined once, not once a query.
-        extra = training_frame(store, rows.unique(maintain_order=True), RATIONALE_SERVICE, show_coverage=False)
-        found = rows.join(extra, on=_ROW_KEYS, how="left", maintain_order="left")
-        return frame.with_columns(found.select(added))
-
-    return Frames(dealt(frames.train), dealt(frames.test))
-
-
-def _users(frames: Frames) -> pl.DataFrame:
-    """Return every user once, with its rationale's components where there is one."""
-    rows = pl.concat([frame.select("user_id", COMPONENTS) for frame in (frames.train, frames.test)])
-    return rows.group_by("user_id").agg(pl.col(COMPONENTS).drop_nulls().first()).sort("user_id")
 
 
 def table(metrics: dict[str, Any]) -> str:

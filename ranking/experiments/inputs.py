@@ -5,15 +5,13 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
-from scipy.sparse import csr_array
-
 from ranking.backbones.base import Sides
 from ranking.compact_views import read_view
 from ranking.experiments.runs import RunSpec
 from ranking.experiments.seed_subset import subset_rationales
 from ranking.experiments.variants import variant
 from ranking.features import RankerFeatures, load_features, top_k
+from ranking.mean_text import mean_texts
 from ranking.point_in_time import rationales_at_events
 from ranking.project import RankingProject
 from ranking.rationales import Rationales
@@ -90,26 +88,6 @@ def rationales_of(root: Path, spec: RunSpec) -> Rationales | None:
     if chosen.control == "shuffled":
         return found.shuffled(spec.seed)
     return found.constant() if chosen.control == "constant" else found
-
-
-def mean_texts(split: Split, item_text: np.ndarray, *, without_last: int = 0) -> Rationales:
-    """Give each user the mean of the item texts of its training part, at unit length; no LLM has a part in it.
-
-    Parameters
-    ----------
-    item_text : numpy.ndarray
-        float32 [I, D]; items without a text, rows of zeros, do not count.
-    without_last : int
-        Leave each user's last so many training interactions out. Who has no others has no text.
-    """
-    users, items = split.training_pairs()
-    counted = np.arange(len(users)) - np.searchsorted(users, users) < (split.training - without_last)[users]
-    users, items = users[counted], items[counted]
-    taken = csr_array((np.ones(len(items), dtype=np.float32), (users, items)), shape=(split.n_users, split.n_items))
-    sums = taken @ item_text
-    length = np.linalg.norm(sums, axis=1)
-    has = length > 0
-    return Rationales.of_users(sums / np.where(has, length, 1)[:, None], has)
 
 
 def own_rationales(project: RankingProject, split: Split, rationales: Rationales) -> Rationales:

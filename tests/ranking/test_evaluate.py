@@ -9,13 +9,17 @@ import numpy as np
 import polars as pl
 import polars.selectors as cs
 import pytest
+from toy_project import make_toy
 
-from ranking.controls import CONSTANT, RATIONALES, SHUFFLED
+from ranking.control_frames import constant, deal, join_features, mean_text, shuffled
+from ranking.controls import CONSTANT, MEAN_TEXT, RATIONALES, SHUFFLED
 from ranking.dataset import TEST, TRAIN, ranking_queries
-from ranking.evaluate import BASELINE, constant, deal, join_features, main, shuffled
+from ranking.evaluate import BASELINE, main
 from ranking.train import load
 from reland_features.errors import ArtifactError
 from reland_features.feast import open_store
+
+TOY = make_toy(users=300, items=60, seeds=12)  # that of `project`
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -29,12 +33,14 @@ def metrics(project, tmp_path_factory):
 
 def test_rationales_that_decide_are_found_to_decide(metrics):
     rankers = {ranker["name"]: ranker for ranker in metrics["rankers"]}
-    assert list(rankers) == [BASELINE, RATIONALES, SHUFFLED, CONSTANT]
+    assert list(rankers) == [BASELINE, RATIONALES, SHUFFLED, CONSTANT, MEAN_TEXT]
     assert rankers[RATIONALES]["ndcg@10"] > rankers[BASELINE]["ndcg@10"] + 0.2
     # Chance is 10 / 40; noise columns may cost a little.
     assert rankers[BASELINE]["hit_rate@10"] == pytest.approx(0.25, abs=0.1)
     assert rankers[SHUFFLED]["hit_rate@10"] == pytest.approx(0.25, abs=0.1)
     assert rankers[CONSTANT]["hit_rate@10"] == pytest.approx(0.25, abs=0.1)
+    assert rankers[MEAN_TEXT]["hit_rate@10"] == pytest.approx(0.25, abs=0.1), "histories here know no taste"
+    assert all(1 <= ranker["rounds"] <= 200 for ranker in metrics["rankers"])
     for row in metrics["differences"]:
         if row["level"] == "all":
             assert 0.1 < row["low"] < row["value"] < row["high"]
@@ -101,6 +107,24 @@ def test_constant_gives_everybody_with_a_rationale_that_of_the_most_central_user
     users = frames.test.unique("user_id").drop_nulls(components)[components].to_list()
     distance = [math.dist(user, np.mean(users, axis=0)) for user in users]
     assert math.dist(given, np.mean(users, axis=0)) == pytest.approx(min(distance))
+
+
+def test_mean_text_is_the_mean_of_the_history_and_its_cosine_with_the_item(joined, project):
+    store, frames = joined
+    control = mean_text(project, store, frames)
+    assert control.train.select(BASELINE_FEATURES).equals(frames.train.select(BASELINE_FEATURES))
+    item_text = dict(zip(TOY.items["item_id"], TOY.embeddings, strict=True))
+    for row in control.test.head(20).iter_rows(named=True):
+        history = TOY.interactions.filter(pl.col("user_id") == row["user_id"])["item_id"]
+        mean = np.mean([item_text[item] for item in history], axis=0)
+        expected = mean @ item_text[row["item_id"]] / np.linalg.norm(mean)
+        assert row["rationale_item_cross__rationale_item_cosine"] == pytest.approx(expected, abs=1e-5)
+    name = "user_rationale__rationale_components"
+    assert control.train[name].list.len().unique().to_list() == [8]
+    assert control.test.group_by("user_id").agg(pl.col(name).n_unique())[name].unique().to_list() == [1]
+    assert control.test["rationale_item_cross__has_rationale"].unique().to_list() == [1]
+    assert control.test["user_rationale__similarity"].null_count() == control.test.height
+    assert control.test.schema == frames.test.schema
 
 
 def test_the_saved_ranker_is_whole_or_not_there(project, tmp_path):
