@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from ranking.experiments import ablation, case, curves, prepare, search, seeds, segments, table2, table3, where
+from ranking.experiments import ablation, case, curves, prepare, search, seeds, segments, summary, table2, table3, where
 from ranking.experiments.study import Study, add_options, say_written
 from reland_features.errors import RelandError
 from reland_features.process import leave
@@ -32,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if options.command == "prepare":
             say_written(prepare.prepare(options))
+        elif options.command == "summary":
+            say_written(summary.summarise(options))
         else:
             say_written(EXPERIMENTS[options.command].run(Study.of(options.command, options, argv)))
     except RelandError as error:
@@ -47,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m ranking.experiments", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     prepare.add_options(commands.add_parser("prepare", help=prepare.SUMMARY, description=prepare.SUMMARY))
+    summary.add_options(commands.add_parser("summary", help=summary.SUMMARY, description=summary.SUMMARY))
     for name, module in EXPERIMENTS.items():
         command = commands.add_parser(name, help=module.SUMMARY, description=module.SUMMARY)
         add_options(command)

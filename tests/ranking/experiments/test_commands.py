@@ -12,6 +12,7 @@ from made_up import linked
 
 from ranking import fitting
 from ranking.experiments import runner
+from ranking.experiments.__main__ import main
 from ranking.experiments.runner import Runner
 from ranking.experiments.runs import Run
 from ranking.experiments.variants import VARIANTS
@@ -62,6 +63,28 @@ def test_a_suffix_makes_a_second_table_and_a_note_stands_above_it(measured):
     assert measured.text("table2_made-up") == first
     assert measured.text("table2_made-up_items").splitlines()[6] == "A second table."
     assert measured.run(*TABLE2, "--suffix", "../up") == 1
+
+
+def test_the_summary_has_each_comparison_once_and_no_quick_page(measured, capsys):
+    for more in ("", "again"):
+        assert measured.run(*TABLE2, "--suffix", more) == 0
+    assert measured.run(*TABLE2, "--quick") == 0
+    assert main(["summary", "--results", str(measured.results)]) == 0
+    lines = [line for line in measured.text("summary").splitlines() if line.startswith("| [")]
+    assert len(lines) == 1
+    frame = pl.read_parquet(measured.results / "table2_made-up.parquet")
+    of = frame.filter((pl.col("metric") == "ndcg") & (pl.col("convention") == "masked"))
+    without, having = (
+        of.filter(pl.col("variant") == name, pl.col("mean") > 0)["mean"].item() for name in ("f_item", "reland")
+    )
+    assert lines[0].startswith(
+        f"| [table2_made-up](table2_made-up.md) | lightgcn | + ReLand | {without:.4f} | {having:.4f} | "
+        f"{having - without:+.4f} ("
+    )
+    assert "1 comparison with both controls" in measured.text("summary")
+
+    assert main(["summary", "--results", str(measured.folder / "empty")]) == 1
+    assert "there are no results to sum up" in capsys.readouterr().err
 
 
 @pytest.mark.slow

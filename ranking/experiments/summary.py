@@ -1,0 +1,134 @@
+"""One table of every gain that was looked for, from the results that other experiments wrote."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from ranking.experiments import tables
+from ranking.experiments.table2 import READING
+from ranking.experiments.variants import variant
+from reland_features.artifacts import write_atomically
+from reland_features.errors import ArtifactError
+
+SUMMARY = "one table of every gain that was looked for, from the results that are there"
+_NAME = "summary"
+_CUTS = ("segments",)  # parts of another page's users
+
+
+@dataclass(frozen=True)
+class Row:
+    """A variant beside its base and both controls.
+
+    Parameters
+    ----------
+    without, having : float
+        Mean of the base and of the variant.
+    base, shuffled, constant : tuple of float
+        Difference to each: value, low, high.
+    seeds : int
+        Random seeds that the variant shares with all three.
+    """
+
+    setting: str
+    variant: str
+    without: float
+    having: float
+    base: tuple[float, ...]
+    shuffled: tuple[float, ...]
+    constant: tuple[float, ...]
+    seeds: int
+    verdict: str
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add this command's options."""
+    parser.add_argument("--results", type=Path, default=Path("docs/results/ranking"), metavar="DIR")
+
+
+def summarise(options: argparse.Namespace) -> list[Path]:
+    """Read every page's parquet and write the table; quick pages, and what stands on an earlier one, are left out.
+
+    Raises
+    ------
+    ArtifactError
+        No page has a difference in it.
+    """
+    found: dict[Row, str] = {}
+    for path in sorted(options.results.glob("*.parquet")):
+        for row in rows_of(path) if _counts(path) else ():
+            found.setdefault(row, path.stem)
+    if not found:
+        raise ArtifactError(
+            "there are no results to sum up",
+            where=str(options.results),
+            expected="the parquet of a table2, table3, ablation, seeds or where",
+            hint="python -m ranking.experiments table2 --dataset beauty",
+        )
+    gains = sum(row.verdict.startswith("gain") for row in found)
+    count = f"{len(found)} comparison{'s' * (len(found) != 1)} with both controls, {gains} gain{'s' * (gains != 1)}."
+    text = "\n\n".join(
+        [
+            "# Every gain that was looked for",
+            "`python -m ranking.experiments summary`, from the pages named in the first column, which say how each "
+            "was made.",
+            f"NDCG@10 on test, seen items masked. {count} {READING} Nothing is corrected for the number of "
+            "comparisons: of so many, some lie above 0 by chance.",
+            table(found),
+        ]
+    )
+    path = options.results / f"{_NAME}.md"
+    write_atomically(path, text + "\n")
+    return [path]
+
+
+def rows_of(path: Path) -> list[Row]:
+    """Return a row for each variant of a page whose base and controls stand beside it."""
+    frame = pl.read_parquet(path).filter((pl.col("metric") == "ndcg") & (pl.col("convention") == "masked"))
+    differences = frame.filter(pl.col("against").is_not_null())
+    means = {(row["setting"], row["variant"]): row["mean"] for row in frame.iter_rows(named=True) if row["mean"]}
+    rows = []
+    for (setting, name, _), verdict in tables.verdicts(differences).items():
+        chosen = variant(name)
+        if verdict == "controls missing" or not chosen.base:
+            continue
+        own = differences.filter((pl.col("setting") == setting) & (pl.col("variant") == name))
+        against = {row["against"]: row for row in own.iter_rows(named=True)}
+        base, shuffled, constant = (
+            (against[other]["value"], against[other]["low"], against[other]["high"])
+            for other in (chosen.base, *chosen.controls)
+        )
+        seeds = min(row["seeds"] for row in against.values())
+        without, having = means[setting, chosen.base], means[setting, name]
+        rows.append(Row(setting, name, without, having, base, shuffled, constant, seeds, verdict))
+    return rows
+
+
+def table(found: Mapping[Row, str]) -> str:
+    """Lay the rows out, each with its page."""
+    header = ["page", "", "variant", "without", "with", "− without", "− shuffled", "− constant", "seeds", "gain?"]
+    lines = [
+        [
+            f"[{page}]({page}.md)",
+            row.setting,
+            variant(row.variant).label,
+            f"{row.without:.4f}",
+            f"{row.having:.4f}",
+            *("{:+.4f} ({:+.4f} to {:+.4f})".format(*other) for other in (row.base, row.shuffled, row.constant)),
+            str(row.seeds),
+            row.verdict,
+        ]
+        for row, page in found.items()
+    ]
+    return tables.markdown(header, lines, left=3)
+
+
+def _counts(path: Path) -> bool:
+    names = pl.read_parquet_schema(path)
+    if "against" not in names or path.stem.startswith(_CUTS):
+        return False
+    return not pl.read_parquet(path, columns=["quick"])["quick"].any()
