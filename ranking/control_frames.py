@@ -5,6 +5,7 @@ Only the features that the baseline does not have are replaced, the same for a u
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,14 @@ from ranking.compact_views import read_view, vectors
 from ranking.dataset import RankingQueries
 from ranking.mean_text import mean_vectors
 from ranking.project import RankingProject
-from ranking.tabular import BASELINE_SERVICE, COMPONENTS, RATIONALE_SERVICE, rationale_features
+from ranking.tabular import (
+    BASELINE_SERVICE,
+    COMPONENTS,
+    RATIONALE_SERVICE,
+    Column,
+    TabularFeatures,
+    rationale_features,
+)
 from ranking.training_frame import feature_names, training_frame
 from reland_features.columns import ITEM_ATTRIBUTES
 from reland_features.pool import principal_components
@@ -126,6 +134,20 @@ def mean_text(project: RankingProject, store: FeatureStore, frames: Frames) -> F
         )
 
     return Frames(replaced(frames.train), replaced(frames.test))
+
+
+def both(features: TabularFeatures, own: Frames, mean: Frames) -> tuple[TabularFeatures, Frames]:
+    """Put the columns of the mean text beside those of the rationales."""
+    names = ["mean_text_cosine", *(f"mean_text_component_{n}" for n in range(features.components))]
+
+    def joined(frame: pl.DataFrame, other: pl.DataFrame) -> pl.DataFrame:
+        components = (other[COMPONENTS].list.get(n, null_on_oob=True) for n in range(features.components))
+        columns = [other[_COSINE], *components]
+        return frame.with_columns(column.alias(name) for name, column in zip(names, columns, strict=True))
+
+    more = tuple(Column(name, name) for name in names)
+    frames = Frames(joined(own.train, mean.train), joined(own.test, mean.test))
+    return dataclasses.replace(features, more=more), frames
 
 
 def _users(frames: Frames) -> pl.DataFrame:

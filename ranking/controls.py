@@ -10,3 +10,6 @@ CONSTANT = "rationale constant"
 
 MEAN_TEXT = "mean item text, no LLM"
 """The mean of the item texts of a user's history in the rationale's place: what a text gives that no LLM wrote."""
+
+BOTH = "rationales and mean text"
+"""Both at once: what an LLM's text adds to one that costs nothing."""

@@ -1,10 +1,10 @@
 """Measure what rationales add to a ranker: ``python -m ranking.evaluate --project D --output metrics.json``.
 
-Five rankers see the same training and test queries: the baseline; the same with rationales; two controls,
+Six rankers see the same training and test queries: the baseline; the same with rationales; two controls,
 whose rationales are dealt out to other users (*shuffled*), or are those of one user for everybody (*constant*),
-which show what the extra columns give by themselves; and one that has the mean text of the user's items where the
-rationale was, which shows what a text gives that no LLM wrote. Differences are paired by query, with a bootstrap
-interval.
+which show what the extra columns give by themselves; one that has the mean text of the user's items where the
+rationale was, which shows what a text gives that no LLM wrote; and one with both. Differences are paired by
+query, with a bootstrap interval.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ranking.control_frames import Frames, constant, deal, join_features, mean_text, shuffled
-from ranking.controls import CONSTANT, MEAN_TEXT, RATIONALES, SHUFFLED
+from ranking.control_frames import Frames, both, constant, deal, join_features, mean_text, shuffled
+from ranking.controls import BOTH, CONSTANT, MEAN_TEXT, RATIONALES, SHUFFLED
 from ranking.dataset import TEST, TRAIN, ranking_queries
 from ranking.metrics import QueryMetrics, paired_bootstrap, query_metrics
 from ranking.project import RankingProject
@@ -33,10 +33,11 @@ from reland_features.process import leave
 
 BASELINE = "baseline"
 K = 10
+_COMPARED = (*((RATIONALES, against) for against in (BASELINE, SHUFFLED, CONSTANT, MEAN_TEXT)), (BOTH, MEAN_TEXT))
 
 
 def evaluate(project: RankingProject, *, candidates: int | None, max_users: int | None, seed: int) -> dict[str, Any]:
-    """Train and test the five rankers and return what `metrics.json` holds.
+    """Train and test the six rankers and return what `metrics.json` holds.
 
     Parameters
     ----------
@@ -70,7 +71,9 @@ def evaluate(project: RankingProject, *, candidates: int | None, max_users: int 
     measure(RATIONALES, with_rationales, frames)
     measure(SHUFFLED, with_rationales, deal(store, frames, shuffled(frames, seed)))
     measure(CONSTANT, with_rationales, deal(store, frames, constant(frames)))
-    measure(MEAN_TEXT, with_rationales, mean_text(project, store, frames))
+    mean = mean_text(project, store, frames)
+    measure(MEAN_TEXT, with_rationales, mean)
+    measure(BOTH, *both(with_rationales, frames, mean))
     levels = _activity_levels(project, test.users)
     return {
         "protocol": test.protocol,
@@ -84,13 +87,13 @@ def evaluate(project: RankingProject, *, candidates: int | None, max_users: int 
         "coverage": float(frames.test["rationale_item_cross__has_rationale"].mean()),  # type: ignore[arg-type]
         "rankers": [_ranker(name, metrics, levels) | {"rounds": rounds[name]} for name, metrics in measured.items()],
         "differences": [
-            {"ranker": RATIONALES, "against": against, "metric": f"{metric}@{K}", "level": level, **asdict(interval)}
-            for against in (BASELINE, SHUFFLED, CONSTANT, MEAN_TEXT)
+            {"ranker": ranker, "against": against, "metric": f"{metric}@{K}", "level": level, **asdict(interval)}
+            for ranker, against in _COMPARED
             for metric in ("hit_rate", "ndcg")
             for level, rows in {"all": np.ones(len(test.users), dtype=bool), **levels}.items()
             for interval in [
                 paired_bootstrap(
-                    getattr(measured[RATIONALES], metric)[rows], getattr(measured[against], metric)[rows], seed=seed
+                    getattr(measured[ranker], metric)[rows], getattr(measured[against], metric)[rows], seed=seed
                 )
             ]
         ],

@@ -54,16 +54,19 @@ class TabularFeatures:
         Feast service that holds every feature, offline and online.
     components : int
         PCA components of the rationale that become columns; 0 for a ranker without rationales.
+    more : tuple of Column
+        Of features that the frame has beside the service's.
     """
 
     service: str
     components: int = 0
+    more: tuple[Column, ...] = ()
 
     @property
     def columns(self) -> tuple[Column, ...]:
         """Columns that are made from one number each."""
         with_rationales = self.service != BASELINE_SERVICE
-        return BASELINE_COLUMNS + (RATIONALE_COLUMNS if with_rationales else ())
+        return BASELINE_COLUMNS + (RATIONALE_COLUMNS if with_rationales else ()) + self.more
 
     @property
     def names(self) -> list[str]:

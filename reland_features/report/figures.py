@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from reland_features.report.facts import Coverage, Projection
-from reland_features.report.ranking_view import RankingView, label, signed
+from reland_features.report.ranking_view import Difference, RankingView, label, signed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -148,6 +148,10 @@ def difference_plot(view: RankingView) -> Drawing | None:
         return None
     metric = view.headline.metric
     shown = [d for d in view.differences if d.metric == metric]
+    several = len({d.ranker for d in shown}) > 1
+
+    def named(d: Difference) -> str:
+        return f"{d.ranker} against {d.against}" if several else f"against {d.against}"
 
     def paint(axes: Axes) -> None:
         for row, d in enumerate(shown):
@@ -155,7 +159,7 @@ def difference_plot(view: RankingView) -> Drawing | None:
             axes.plot([d.low, d.high], [row, row], color=colour, lw=1.6, solid_capstyle="butt")
             axes.plot([d.value], [row], ls="", marker="o", ms=5.5, mew=0, color=colour)
         axes.axvline(0, color=ACCENT, lw=1.0)
-        names = [f"against {d.against}, {'all users' if d.level == 'all' else d.level}" for d in shown]
+        names = [f"{named(d)}, {'all users' if d.level == 'all' else d.level}" for d in shown]
         axes.set_yticks(range(len(shown)), names)
         axes.set_ylim(len(shown) - 0.4, -0.6)
         axes.set_xlabel(f"difference in {label(metric)}, 95 % interval")
@@ -168,7 +172,7 @@ def difference_plot(view: RankingView) -> Drawing | None:
         if any(d.level != "all" for d in shown)
         else f"{clear} of {len(shown)} intervals leave zero (the vertical line) out."
     )
-    alt = "; ".join(f"against {d.against}, {d.level}: {signed(d.value)}" for d in shown)
+    alt = "; ".join(f"{named(d)}, {d.level}: {signed(d.value)}" for d in shown)
     return Drawing(_svg(paint, "ranking", 0.95 + 0.27 * len(shown), alt), alt, caption)
 
 

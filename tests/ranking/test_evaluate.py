@@ -11,10 +11,11 @@ import polars.selectors as cs
 import pytest
 from toy_project import make_toy
 
-from ranking.control_frames import constant, deal, join_features, mean_text, shuffled
-from ranking.controls import CONSTANT, MEAN_TEXT, RATIONALES, SHUFFLED
+from ranking.control_frames import both, constant, deal, join_features, mean_text, shuffled
+from ranking.controls import BOTH, CONSTANT, MEAN_TEXT, RATIONALES, SHUFFLED
 from ranking.dataset import TEST, TRAIN, ranking_queries
 from ranking.evaluate import BASELINE, main
+from ranking.tabular import rationale_features
 from ranking.train import load
 from reland_features.errors import ArtifactError
 from reland_features.feast import open_store
@@ -33,8 +34,9 @@ def metrics(project, tmp_path_factory):
 
 def test_rationales_that_decide_are_found_to_decide(metrics):
     rankers = {ranker["name"]: ranker for ranker in metrics["rankers"]}
-    assert list(rankers) == [BASELINE, RATIONALES, SHUFFLED, CONSTANT, MEAN_TEXT]
-    assert rankers[RATIONALES]["ndcg@10"] > rankers[BASELINE]["ndcg@10"] + 0.2
+    assert list(rankers) == [BASELINE, RATIONALES, SHUFFLED, CONSTANT, MEAN_TEXT, BOTH]
+    for name in (RATIONALES, BOTH):
+        assert rankers[name]["ndcg@10"] > rankers[BASELINE]["ndcg@10"] + 0.2
     # Chance is 10 / 40; noise columns may cost a little.
     assert rankers[BASELINE]["hit_rate@10"] == pytest.approx(0.25, abs=0.1)
     assert rankers[SHUFFLED]["hit_rate@10"] == pytest.approx(0.25, abs=0.1)
@@ -56,10 +58,11 @@ def test_metrics_say_what_was_measured(metrics, project):
         assert [level for level in ranker["by_activity_level"]] == ["L1", "L2", "L3", "L4"]
         whole = sum(users * m["ndcg@10"] for users, m in parts) / 299
         assert whole == pytest.approx(ranker["ndcg@10"])
-    own = {(d["metric"], d["against"]): d["value"] for d in metrics["differences"] if d["level"] == "all"}
     rankers = {ranker["name"]: ranker for ranker in metrics["rankers"]}
-    for (metric, against), value in own.items():
-        assert value == pytest.approx(rankers[RATIONALES][metric] - rankers[against][metric])
+    overall = [d for d in metrics["differences"] if d["level"] == "all"]
+    assert len(overall) == 2 * 5
+    for d in overall:
+        assert d["value"] == pytest.approx(rankers[d["ranker"]][d["metric"]] - rankers[d["against"]][d["metric"]])
 
 
 BASELINE_FEATURES = ["user_activity__interaction_count", "user_item_affinity__category_affinity"]
@@ -125,6 +128,20 @@ def test_mean_text_is_the_mean_of_the_history_and_its_cosine_with_the_item(joine
     assert control.test["rationale_item_cross__has_rationale"].unique().to_list() == [1]
     assert control.test["user_rationale__similarity"].null_count() == control.test.height
     assert control.test.schema == frames.test.schema
+
+
+def test_both_has_the_columns_of_either_text(joined, project):
+    store, frames = joined
+    own, mean = rationale_features(frames.train), mean_text(project, store, frames)
+    features, joint = both(own, frames, mean)
+    assert features.names[: len(own.columns)] == own.names[: len(own.columns)]
+    assert len(features.names) == len(own.names) + 1 + 8
+    matrix = dict(zip(features.names, features.matrix(joint.test).T, strict=True))
+    alone = dict(zip(own.names, own.matrix(mean.test).T, strict=True))
+    np.testing.assert_array_equal(matrix["mean_text_cosine"], alone["rationale_item_cosine"])
+    np.testing.assert_array_equal(matrix["mean_text_component_3"], alone["rationale_component_3"])
+    for name, column in zip(own.names, own.matrix(frames.test).T, strict=True):
+        np.testing.assert_array_equal(matrix[name], column)
 
 
 def test_the_saved_ranker_is_whole_or_not_there(project, tmp_path):
