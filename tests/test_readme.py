@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import polars as pl
 import pytest
 from typer.main import get_command
 
@@ -12,6 +13,8 @@ from reland_features.cli import app
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+GAINS = (ROOT / "docs" / "when_to_expect_a_gain.md").read_text()
+PAGES = ["README.md", *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md"))]
 
 
 @pytest.mark.parametrize(
@@ -40,9 +43,23 @@ def test_every_option_of_a_reland_command_line_exists():
         assert {word for word in words if word.startswith("--")} <= known, line
 
 
-def test_every_linked_file_exists():
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", PAGES)
+def test_every_linked_file_exists(page):
+    text = (ROOT / page).read_text()
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
+        assert (ROOT / page).parent.joinpath(target).exists(), target
+
+
+def test_the_figures_of_table_2_that_are_told_are_those_of_the_results():
+    frame = pl.read_parquet(ROOT / "docs" / "results" / "ranking" / "table2_beauty.parquet")
+    of = frame.filter((pl.col("metric") == "ndcg") & (pl.col("convention") == "masked"))
+    means = {(r["setting"], r["variant"]): r["mean"] for r in of.iter_rows(named=True) if r["mean"] is not None}
+    told = re.findall(r"^\| (SASRec|GRU4Rec|LightGCN|NeuMF) \|((?: [.\d]+ \|){5})", GAINS, flags=re.MULTILINE)
+    assert len(told) == 4
+    for backbone, cells in told:
+        variants = ("id", "f_item", "reland", "reland_shuffled", "reland_constant")
+        measured = [means[backbone.lower(), variant] for variant in variants]
+        assert [float(cell) for cell in cells.strip(" |").split(" | ")] == pytest.approx(measured, abs=5.1e-5)
 
 
 def test_no_figure_is_left_to_be_filled_in():
