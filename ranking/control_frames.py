@@ -25,7 +25,7 @@ from ranking.tabular import (
     rationale_features,
 )
 from ranking.training_frame import feature_names, training_frame
-from reland_features.columns import ITEM_ATTRIBUTES
+from reland_features.columns import ITEM_ATTRIBUTES, USER_SEED_MATCH
 from reland_features.pool import principal_components
 
 if TYPE_CHECKING:
@@ -93,50 +93,88 @@ def deal(store: FeatureStore, frames: Frames, givers: pl.DataFrame) -> Frames:
     return Frames(dealt(frames.train), dealt(frames.test))
 
 
-def mean_text(project: RankingProject, store: FeatureStore, frames: Frames) -> Frames:
-    """Put the mean of the item texts of each user's history where its rationale was; no LLM has a part in it.
+@dataclass(frozen=True)
+class MeanTexts:
+    """The mean of the item texts of users' histories, which no LLM wrote.
 
-    The history is that of the mart `interactions`, without what is held out. Similarity and cluster are those of
-    nobody. A user none of whose items has a text has no vector.
+    Histories are those of the mart `interactions`, without what is held out.
+
+    Parameters
+    ----------
+    users, items : polars.Series
+        Whose means, and which items.
+    means : numpy.ndarray
+        float32 [U, D] at unit length; zeros for a user none of whose items has a text.
+    directions : numpy.ndarray
+        float32 [I, D], the items' texts at unit length.
     """
-    users = _users(frames)["user_id"]
-    items = pl.read_parquet(project.mart("items"), columns=["item_id"])["item_id"]
-    name = "item_text_embedding"
-    read = read_view(store, ITEM_ATTRIBUTES.name, "item_id", items, [name], project.as_of)
-    item_text, _ = vectors(read[name], f"{ITEM_ATTRIBUTES.name}:{name}")
-    user_rows = pl.DataFrame({"user_id": users}).with_row_index("user")
-    item_rows = pl.DataFrame({"item_id": items}).with_row_index("item")
 
-    def rows_of(frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-        """Return user and item rows of those whose user and item are known, int64."""
-        found = frame.select("user_id", "item_id").join(user_rows, on="user_id", maintain_order="left")
-        found = found.join(item_rows, on="item_id", maintain_order="left")
-        return found["user"].cast(pl.Int64).to_numpy(), found["item"].cast(pl.Int64).to_numpy()
+    users: pl.Series
+    items: pl.Series
+    means: np.ndarray
+    directions: np.ndarray
 
-    history = pl.read_parquet(project.mart("interactions"), columns=["user_id", "item_id"])
-    means = mean_vectors(*rows_of(history), len(users), item_text)
-    has = np.asarray(means.any(axis=1))
-    components = np.zeros((len(users), rationale_features(frames.train).components), dtype=np.float32)
-    components[has] = principal_components(means[has], components.shape[1])
-    length = np.linalg.norm(item_text, axis=1, keepdims=True)
-    directions = item_text / np.where(length > 0, length, 1)
+    @classmethod
+    def of(cls, project: RankingProject, store: FeatureStore, users: pl.Series) -> MeanTexts:
+        """Read the items' texts through Feast and the histories from the marts."""
+        items = pl.read_parquet(project.mart("items"), columns=["item_id"])["item_id"]
+        name = "item_text_embedding"
+        read = read_view(store, ITEM_ATTRIBUTES.name, "item_id", items, [name], project.as_of)
+        texts, _ = vectors(read[name], f"{ITEM_ATTRIBUTES.name}:{name}")
+        history = pl.read_parquet(project.mart("interactions"), columns=["user_id", "item_id"])
+        history = history.filter(pl.col("user_id").is_in(users.implode()))
+        means = mean_vectors(_rows(history["user_id"], users), _rows(history["item_id"], items), len(users), texts)
+        length = np.linalg.norm(texts, axis=1, keepdims=True)
+        return cls(users, items, means, texts / np.where(length > 0, length, 1))
 
-    def replaced(frame: pl.DataFrame) -> pl.DataFrame:
-        user, item = rows_of(frame)
-        starts = range(0, len(user), _BLOCK)
-        blocks = ((user[at : at + _BLOCK], item[at : at + _BLOCK]) for at in starts)
-        cosine = np.concatenate([np.einsum("nd,nd->n", means[u], directions[i]) for u, i in blocks])
+    def in_place_of_rationales(self, frames: Frames, givers: pl.DataFrame) -> Frames:
+        """Give each user its giver's mean text where its rationale was; similarity and cluster stay.
+
+        Parameters
+        ----------
+        givers : polars.DataFrame
+            user_id and giver, each user of the frames once; a null giver gives nothing.
+        """
+        giver = np.full(givers.height, -1, dtype=np.int64)
+        known = givers["giver"].is_not_null().to_numpy()
+        giver[known] = _rows(givers["giver"].drop_nulls(), self.users)
+        has = known & self.means[giver].any(axis=1)
+        given = np.where(has[:, None], self.means[giver], 0).astype(np.float32)
+        components = np.zeros((len(given), rationale_features(frames.train).components), dtype=np.float32)
+        if has.any():
+            components[has] = principal_components(given[has], components.shape[1])
         of_user = pl.Series([row if there else None for row, there in zip(components.tolist(), has, strict=True)])
-        new = {_COSINE: pl.Series(cosine), _HAS: pl.Series(has[user]), COMPONENTS: of_user.gather(user)}
-        return frame.with_columns(
-            *(values.cast(frame[column].dtype).alias(column) for column, values in new.items()),
-            *(pl.lit(None, frame[column].dtype).alias(column) for column in _OF_A_SEED),
-        )
 
-    return Frames(replaced(frames.train), replaced(frames.test))
+        def replaced(frame: pl.DataFrame) -> pl.DataFrame:
+            user, item = _rows(frame["user_id"], givers["user_id"]), _rows(frame["item_id"], self.items)
+            blocks = ((user[at : at + _BLOCK], item[at : at + _BLOCK]) for at in range(0, len(user), _BLOCK))
+            cosine = np.concatenate([np.einsum("nd,nd->n", given[u], self.directions[i]) for u, i in blocks])
+            new = {_COSINE: pl.Series(cosine), _HAS: pl.Series(has[user]), COMPONENTS: of_user.gather(user)}
+            return frame.with_columns(values.cast(frame[name].dtype).alias(name) for name, values in new.items())
+
+        return Frames(replaced(frames.train), replaced(frames.test))
 
 
-def both(features: TabularFeatures, own: Frames, mean: Frames) -> tuple[TabularFeatures, Frames]:
+def texts_without_llm(project: RankingProject, store: FeatureStore, frames: Frames) -> tuple[Frames, Frames]:
+    """Return the rows with the mean text of each user's own history in the rationale's place, and with its seed's.
+
+    With its own, similarity and cluster are taken away, for nobody was matched. With its seed's they stay, so that
+    all that is missing beside the rationale is what the LLM wrote.
+    """
+    own = _users(frames).select("user_id", giver="user_id")
+    view, name = USER_SEED_MATCH.name, "seed_user_id"
+    matched = read_view(store, view, "user_id", own["user_id"], [name], project.as_of)[name]
+    seeds = own.select("user_id", giver=matched)
+    texts = MeanTexts.of(project, store, pl.concat([own["user_id"], matched.drop_nulls()]).unique().sort())
+    mean = texts.in_place_of_rationales(frames, own)
+    unmatched = [pl.lit(None, frames.test[column].dtype).alias(column) for column in _OF_A_SEED]
+    return (
+        Frames(mean.train.with_columns(unmatched), mean.test.with_columns(unmatched)),
+        texts.in_place_of_rationales(frames, seeds),
+    )
+
+
+def beside(features: TabularFeatures, frames: Frames, mean: Frames) -> tuple[TabularFeatures, Frames]:
     """Put the columns of the mean text beside those of the rationales."""
     names = ["mean_text_cosine", *(f"mean_text_component_{n}" for n in range(features.components))]
 
@@ -146,8 +184,16 @@ def both(features: TabularFeatures, own: Frames, mean: Frames) -> tuple[TabularF
         return frame.with_columns(column.alias(name) for name, column in zip(names, columns, strict=True))
 
     more = tuple(Column(name, name) for name in names)
-    frames = Frames(joined(own.train, mean.train), joined(own.test, mean.test))
-    return dataclasses.replace(features, more=more), frames
+    return dataclasses.replace(features, more=more), Frames(
+        joined(frames.train, mean.train), joined(frames.test, mean.test)
+    )
+
+
+def _rows(ids: pl.Series, of: pl.Series) -> np.ndarray:
+    """Return where each id stands in a series that holds all of them once, int64."""
+    index = pl.DataFrame({"id": of, "row": np.arange(len(of))})
+    found = pl.DataFrame({"id": ids}).join(index, on="id", how="left", maintain_order="left")["row"]
+    return np.asarray(found.to_numpy(), dtype=np.int64)
 
 
 def _users(frames: Frames) -> pl.DataFrame:

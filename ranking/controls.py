@@ -8,8 +8,13 @@ SHUFFLED = "rationales shuffled"
 CONSTANT = "rationale constant"
 """The same rationale for everybody who has one: what a text gives that says nothing of the user."""
 
-MEAN_TEXT = "mean item text, no LLM"
-"""The mean of the item texts of a user's history in the rationale's place: what a text gives that no LLM wrote."""
+SEED_TEXT = "seed's mean text, no LLM"
+"""The mean of the item texts of the matched seed's history: what the match gives, without what the LLM wrote."""
 
-BOTH = "rationales and mean text"
-"""Both at once: what an LLM's text adds to one that costs nothing."""
+MEAN_TEXT = "mean item text, no LLM"
+"""The mean of the item texts of a user's own history: what a text gives that costs no call."""
+
+
+def with_mean_text(name: str) -> str:
+    """Return the name of a ranker that has the mean item text beside something else."""
+    return f"{name} + mean text"

@@ -1,10 +1,11 @@
 """Measure what rationales add to a ranker: ``python -m ranking.evaluate --project D --output metrics.json``.
 
-Six rankers see the same training and test queries: the baseline; the same with rationales; two controls,
-whose rationales are dealt out to other users (*shuffled*), or are those of one user for everybody (*constant*),
-which show what the extra columns give by themselves; one that has the mean text of the user's items where the
-rationale was, which shows what a text gives that no LLM wrote; and one with both. Differences are paired by
-query, with a bootstrap interval.
+All rankers see the same training and test queries. Beside the baseline and the one with rationales there are
+others with something else in the rationales' place: those of other users (*shuffled*), that of one user for
+everybody (*constant*), and the mean item text of the matched seed, which tell what the extra columns and the match
+give without what the LLM wrote of this user. The mean item text of the user's own history costs no call: it has a
+ranker too, and all the others are measured again with it beside them. Differences are paired by query, with a
+bootstrap interval.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ranking.control_frames import Frames, both, constant, deal, join_features, mean_text, shuffled
-from ranking.controls import BOTH, CONSTANT, MEAN_TEXT, RATIONALES, SHUFFLED
+from ranking.control_frames import Frames, beside, constant, deal, join_features, shuffled, texts_without_llm
+from ranking.controls import CONSTANT, MEAN_TEXT, RATIONALES, SEED_TEXT, SHUFFLED, with_mean_text
 from ranking.dataset import TEST, TRAIN, ranking_queries
 from ranking.metrics import QueryMetrics, paired_bootstrap, query_metrics
 from ranking.project import RankingProject
@@ -33,11 +34,19 @@ from reland_features.process import leave
 
 BASELINE = "baseline"
 K = 10
-_COMPARED = (*((RATIONALES, against) for against in (BASELINE, SHUFFLED, CONSTANT, MEAN_TEXT)), (BOTH, MEAN_TEXT))
+_CONTROLS = (SHUFFLED, CONSTANT, SEED_TEXT)
+_RANKERS = (
+    *(BASELINE, RATIONALES, *_CONTROLS),
+    *(MEAN_TEXT, with_mean_text(RATIONALES), *map(with_mean_text, _CONTROLS)),
+)
+_COMPARED = (
+    *((RATIONALES, against) for against in (BASELINE, *_CONTROLS, MEAN_TEXT)),
+    *((with_mean_text(RATIONALES), against) for against in (MEAN_TEXT, *map(with_mean_text, _CONTROLS))),
+)
 
 
 def evaluate(project: RankingProject, *, candidates: int | None, max_users: int | None, seed: int) -> dict[str, Any]:
-    """Train and test the six rankers and return what `metrics.json` holds.
+    """Train and test the rankers and return what `metrics.json` holds.
 
     Parameters
     ----------
@@ -68,12 +77,17 @@ def evaluate(project: RankingProject, *, candidates: int | None, max_users: int 
 
     with_rationales = rationale_features(frames.train)
     measure(BASELINE, baseline_features(), frames)
-    measure(RATIONALES, with_rationales, frames)
-    measure(SHUFFLED, with_rationales, deal(store, frames, shuffled(frames, seed)))
-    measure(CONSTANT, with_rationales, deal(store, frames, constant(frames)))
-    mean = mean_text(project, store, frames)
+    mean, of_the_seed = texts_without_llm(project, store, frames)
     measure(MEAN_TEXT, with_rationales, mean)
-    measure(BOTH, *both(with_rationales, frames, mean))
+
+    def measure_twice(name: str, given: Frames) -> None:
+        measure(name, with_rationales, given)
+        measure(with_mean_text(name), *beside(with_rationales, given, mean))
+
+    measure_twice(RATIONALES, frames)
+    measure_twice(SEED_TEXT, of_the_seed)
+    measure_twice(SHUFFLED, deal(store, frames, shuffled(frames, seed)))
+    measure_twice(CONSTANT, deal(store, frames, constant(frames)))
     levels = _activity_levels(project, test.users)
     return {
         "protocol": test.protocol,
@@ -85,7 +99,7 @@ def evaluate(project: RankingProject, *, candidates: int | None, max_users: int 
         "users": len(test.users),
         "users_by_activity_level": {level: int(rows.sum()) for level, rows in levels.items()},
         "coverage": float(frames.test["rationale_item_cross__has_rationale"].mean()),  # type: ignore[arg-type]
-        "rankers": [_ranker(name, metrics, levels) | {"rounds": rounds[name]} for name, metrics in measured.items()],
+        "rankers": [_ranker(name, measured[name], levels) | {"rounds": rounds[name]} for name in _RANKERS],
         "differences": [
             {"ranker": ranker, "against": against, "metric": f"{metric}@{K}", "level": level, **asdict(interval)}
             for ranker, against in _COMPARED
@@ -104,16 +118,18 @@ def table(metrics: dict[str, Any]) -> str:
     """Return the metrics as text: rankers, then differences with their intervals."""
     levels = ["all", *metrics["users_by_activity_level"]]
     lines = [metrics["protocol"], ""]
+    width = 2 + max(len(ranker["name"]) for ranker in metrics["rankers"])
+    against = max(len(f"{row['ranker']} - {row['against']}") for row in metrics["differences"])
     for metric in (f"hit_rate@{K}", f"ndcg@{K}"):
-        lines.append(f"{metric:<22}" + "".join(f"{level:>9}" for level in levels))
+        lines.append(f"{metric:<{width}}" + "".join(f"{level:>9}" for level in levels))
         for ranker in metrics["rankers"]:
             values = [ranker[metric], *(ranker["by_activity_level"][level][metric] for level in levels[1:])]
-            lines.append(f"{ranker['name']:<22}" + "".join(f"{value:9.4f}" for value in values))
+            lines.append(f"{ranker['name']:<{width}}" + "".join(f"{value:9.4f}" for value in values))
         lines.append("")
     for row in metrics["differences"]:
         if row["level"] == "all":
             lines.append(
-                f"{row['metric']:<12} {row['ranker']} - {row['against']:<20} {row['value']:+.4f} "
+                f"{row['metric']:<12} {row['ranker'] + ' - ' + row['against']:<{against}} {row['value']:+.4f} "
                 f"(95% {row['low']:+.4f} to {row['high']:+.4f})"
             )
     return "\n".join(lines)

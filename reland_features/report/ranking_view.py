@@ -68,17 +68,17 @@ class RankingView:
             return ("No paired differences were given, so nothing can be concluded from the table alone.",)
         quoted = [d for d in self.overall if d.metric == self.headline.metric]
         sentences = [str(d) for d in quoted]
-        controls = [d for d in quoted if any(word in d.against.lower() for word in ("shuffl", "constant"))]
+        controls = [d for d in quoted if any(word in d.against.lower() for word in ("shuffl", "constant", "seed"))]
         if as_good := [d.against for d in controls if d.low <= 0]:
             sentences.append(
-                "A control carries other users' rationales, or the same one for everybody. Not being better than "
-                f"{' and '.join(f'“{name}”' for name in as_good)}, the content of the rationales cannot be credited "
+                "A control has another user's rationale, the same one for everybody, or what no LLM wrote. Not better "
+                f"than {' and '.join(f'“{name}”' for name in as_good)}, the content of the rationales cannot be credited "
                 "with a gain."
             )
         elif controls and self.headline.low > 0:
             sentences.append(
-                "A control carries other users' rationales, or the same one for everybody. Being better than "
-                f"{' and '.join(f'“{d.against}”' for d in controls)} too, the gain comes from the content of the "
+                "A control has another user's rationale, the same one for everybody, or what no LLM wrote. Better "
+                f"than {' and '.join(f'“{d.against}”' for d in controls)} too, the gain comes from the content of the "
                 "rationales, not from the extra columns."
             )
         return tuple(sentences)

@@ -1,0 +1,68 @@
+"""Measure what rationales add to XGBoost, on every user of projects that are there, and write one page.
+
+    python -m benchmarks.xgboost_gain --projects experiments beauty/sequential ml-1m/sequential-strong
+
+The projects are those of `python -m ranking.experiments prepare`. What `python -m ranking.evaluate --max-users 0`
+gives for each is kept beside the page, as xgboost/<project>.json; the same command takes what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.machine import machine
+from benchmarks.projects import RESULTS
+from ranking.evaluate import table
+
+FOLDER = "xgboost"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("projects_to_measure", nargs="+", metavar="DATASET/PROJECT")
+    parser.add_argument("--projects", type=Path, default=Path("experiments"), metavar="ROOT")
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR")
+    arguments = parser.parse_args()
+    measured = {name: measure(arguments.projects / name, arguments.results) for name in arguments.projects_to_measure}
+    text = render(measured)
+    (arguments.results / "xgboost.md").write_text(text)
+    print(text)
+
+
+def measure(project: Path, results: Path) -> dict:
+    """Evaluate a project unless that was done before; return its metrics."""
+    output = results / FOLDER / f"{project.parent.name}_{project.name}.json"
+    if not output.is_file():
+        command = [sys.executable, "-m", "ranking.evaluate", "--project", str(project), "--max-users", "0"]
+        subprocess.run([*command, "--output", str(output)], check=True)
+    return json.loads(output.read_text())
+
+
+def render(measured: dict[str, dict]) -> str:
+    """Return the page."""
+    lines = [
+        "# What rationales add to XGBoost",
+        "",
+        f"`python -m benchmarks.xgboost_gain --projects DIR {' '.join(measured)}`",
+        "",
+        f"Machine: {machine()}. Other jobs ran at the same time; no figure here is a time.",
+        "",
+        "XGBoost (`rank:ndcg`) on features from Feast, one training seed, stopped early on every tenth training query. "
+        "It knows users and items by popularity, activity and the history's share of the item's categories, and no "
+        "more; with rationales, by the cosine of rationale and item text, similarity, cluster and 8 principal "
+        "components too. *Shuffled* are the rationales of other users, *constant* is that of one user for everybody, "
+        "*mean item text* the mean of the texts of the user's history in the rationale's place, which no LLM wrote. "
+        "Intervals are over users.",
+    ]
+    for name, metrics in measured.items():
+        rounds = ", ".join(f"{ranker['rounds']} ({ranker['name']})" for ranker in metrics["rankers"])
+        lines += ["", f"## {name}", "", "```", table(metrics), "```", "", f"Trees: {rounds}."]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
