@@ -72,8 +72,8 @@ class RankingView:
         if as_good := [d.against for d in controls if d.low <= 0]:
             sentences.append(
                 "A control has another user's rationale, the same one for everybody, or what no LLM wrote. Not better "
-                f"than {' and '.join(f'“{name}”' for name in as_good)}, the content of the rationales cannot be credited "
-                "with a gain."
+                f"than {' and '.join(f'“{name}”' for name in as_good)}, the content of the rationales cannot be "
+                "credited with a gain."
             )
         elif controls and self.headline.low > 0:
             sentences.append(
