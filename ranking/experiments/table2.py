@@ -41,8 +41,11 @@ def run(study: Study) -> list[Path]:
     sections = [
         ("Figures", tables.figures_table(measured)),
         *([("Published elsewhere", "\n".join(f"- {line}" for line in public))] if public else []),
-        ("Differences in NDCG@10", tables.differences_table(differences)),
-        ("Differences in HR@10", tables.differences_table(differences, "hr")),
+        *(
+            (f"Differences in {label}@10", tables.differences_table(differences, metric))
+            for metric, label in (("ndcg", "NDCG"), ("hr", "HR"))
+            if differences.height
+        ),
         ("How to read this", READING),
     ]
     return study.publish(
