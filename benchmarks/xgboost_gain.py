@@ -1,8 +1,8 @@
-"""Measure what rationales add to XGBoost, on every user of projects that are there, and write one page.
+"""Measure what rationales add to XGBoost, on projects that are there, and write one page.
 
     python -m benchmarks.xgboost_gain --projects experiments beauty/sequential ml-1m/sequential-strong
 
-The projects are those of `python -m ranking.experiments prepare`. What `python -m ranking.evaluate --max-users 0`
+The projects are those of `python -m ranking.experiments prepare`. What `python -m ranking.evaluate`
 gives for each is kept beside the page, as xgboost/<project>.json; the same command takes what is there.
 """
 
@@ -24,30 +24,35 @@ FOLDER = "xgboost"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("projects_to_measure", nargs="+", metavar="DATASET/PROJECT")
+    parser.add_argument("--max-users", type=int, default=0, metavar="N", help="sample of users; 0 is everyone")
     parser.add_argument("--projects", type=Path, default=Path("experiments"), metavar="ROOT")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR")
     arguments = parser.parse_args()
-    measured = {name: measure(arguments.projects / name, arguments.results) for name in arguments.projects_to_measure}
-    text = render(measured)
+    measured = {
+        name: measure(arguments.projects / name, arguments.results, arguments.max_users)
+        for name in arguments.projects_to_measure
+    }
+    text = render(measured, arguments.max_users)
     (arguments.results / "xgboost.md").write_text(text)
     print(text)
 
 
-def measure(project: Path, results: Path) -> dict:
+def measure(project: Path, results: Path, max_users: int) -> dict:
     """Evaluate a project unless that was done before; return its metrics."""
     output = results / FOLDER / f"{project.parent.name}_{project.name}.json"
     if not output.is_file():
-        command = [sys.executable, "-m", "ranking.evaluate", "--project", str(project), "--max-users", "0"]
+        command = [sys.executable, "-m", "ranking.evaluate", "--project", str(project), "--max-users", str(max_users)]
         subprocess.run([*command, "--output", str(output)], check=True)
     return json.loads(output.read_text())
 
 
-def render(measured: dict[str, dict]) -> str:
+def render(measured: dict[str, dict], max_users: int) -> str:
     """Return the page."""
+    sample = f" --max-users {max_users}" if max_users else ""
     lines = [
         "# What rationales add to XGBoost",
         "",
-        f"`python -m benchmarks.xgboost_gain --projects DIR {' '.join(measured)}`",
+        f"`python -m benchmarks.xgboost_gain --projects DIR{sample} {' '.join(measured)}`",
         "",
         f"Machine: {machine()}. Other jobs ran at the same time; no figure here is a time.",
         "",

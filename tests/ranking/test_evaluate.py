@@ -16,7 +16,7 @@ from ranking.controls import CONSTANT, MEAN_TEXT, RATIONALES, SEED_TEXT, SHUFFLE
 from ranking.dataset import TEST, TRAIN, ranking_queries
 from ranking.evaluate import BASELINE, main
 from ranking.tabular import rationale_features
-from ranking.train import load
+from ranking.train import ROUNDS, load
 from reland_features.errors import ArtifactError
 from reland_features.feast import open_store
 
@@ -43,7 +43,7 @@ def test_rationales_that_decide_are_found_to_decide(metrics):
     assert rankers[SHUFFLED]["hit_rate@10"] == pytest.approx(0.25, abs=0.1)
     assert rankers[CONSTANT]["hit_rate@10"] == pytest.approx(0.25, abs=0.1)
     assert rankers[MEAN_TEXT]["hit_rate@10"] == pytest.approx(0.25, abs=0.1), "histories here know no taste"
-    assert all(1 <= ranker["rounds"] <= 200 for ranker in metrics["rankers"])
+    assert all(1 <= ranker["rounds"] <= ROUNDS for ranker in metrics["rankers"])
     for row in metrics["differences"]:
         # Here the match alone tells the taste, by its cluster; no text is needed.
         if row["level"] == "all" and SEED_TEXT not in row["against"]:
