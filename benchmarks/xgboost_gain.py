@@ -64,7 +64,7 @@ def render(measured: dict[str, dict], max_users: int) -> str:
         "Intervals are over users.",
     ]
     for name, metrics in measured.items():
-        rounds = ", ".join(f"{ranker['rounds']} ({ranker['name']})" for ranker in metrics["rankers"])
+        rounds = ", ".join(f"{metrics['trees'][ranker['name']]} ({ranker['name']})" for ranker in metrics["rankers"])
         lines += ["", f"## {name}", "", "```", table(metrics), "```", "", f"Trees: {rounds}."]
     return "\n".join(lines) + "\n"
 

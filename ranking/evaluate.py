@@ -99,7 +99,8 @@ def evaluate(project: RankingProject, *, candidates: int | None, max_users: int 
         "users": len(test.users),
         "users_by_activity_level": {level: int(rows.sum()) for level, rows in levels.items()},
         "coverage": float(frames.test["rationale_item_cross__has_rationale"].mean()),  # type: ignore[arg-type]
-        "rankers": [_ranker(name, measured[name], levels) | {"rounds": rounds[name]} for name in _RANKERS],
+        "rankers": [_ranker(name, measured[name], levels) for name in _RANKERS],
+        "trees": rounds,
         "differences": [
             {"ranker": ranker, "against": against, "metric": f"{metric}@{K}", "level": level, **asdict(interval)}
             for ranker, against in _COMPARED

@@ -72,13 +72,13 @@ class RankingView:
         if as_good := [d.against for d in controls if d.low <= 0]:
             sentences.append(
                 "A control has another user's rationale, the same one for everybody, or what no LLM wrote. Not better "
-                f"than {' and '.join(f'“{name}”' for name in as_good)}, the content of the rationales cannot be "
+                f"than {', '.join(f'“{name}”' for name in as_good)}, the content of the rationales cannot be "
                 "credited with a gain."
             )
         elif controls and self.headline.low > 0:
             sentences.append(
                 "A control has another user's rationale, the same one for everybody, or what no LLM wrote. Better "
-                f"than {' and '.join(f'“{d.against}”' for d in controls)} too, the gain comes from the content of the "
+                f"than {', '.join(f'“{d.against}”' for d in controls)} too, the gain comes from the content of the "
                 "rationales, not from the extra columns."
             )
         return tuple(sentences)

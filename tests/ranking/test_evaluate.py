@@ -43,7 +43,8 @@ def test_rationales_that_decide_are_found_to_decide(metrics):
     assert rankers[SHUFFLED]["hit_rate@10"] == pytest.approx(0.25, abs=0.1)
     assert rankers[CONSTANT]["hit_rate@10"] == pytest.approx(0.25, abs=0.1)
     assert rankers[MEAN_TEXT]["hit_rate@10"] == pytest.approx(0.25, abs=0.1), "histories here know no taste"
-    assert all(1 <= ranker["rounds"] <= ROUNDS for ranker in metrics["rankers"])
+    assert metrics["trees"].keys() == rankers.keys()
+    assert all(1 <= trees <= ROUNDS for trees in metrics["trees"].values())
     for row in metrics["differences"]:
         # Here the match alone tells the taste, by its cluster; no text is needed.
         if row["level"] == "all" and SEED_TEXT not in row["against"]:

@@ -246,9 +246,7 @@ def test_a_control_as_good_as_the_rationales_takes_the_credit_away():
 
     assert "than “rationales shuffled”, the content of the rationales cannot be credited" in verdict(-0.001, 0.001)
     assert "than “rationale constant”, the content of the rationales cannot be credited" in verdict(0.001, -0.001)
-    assert "“rationales shuffled” and “rationale constant” too, the gain comes from the content" in verdict(
-        0.001, 0.001
-    )
+    assert "“rationales shuffled”, “rationale constant” too, the gain comes from the content" in verdict(0.001, 0.001)
 
 
 def test_intervals_are_found_however_the_metrics_state_them():
