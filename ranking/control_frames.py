@@ -123,7 +123,9 @@ class MeanTexts:
         texts, _ = vectors(read[name], f"{ITEM_ATTRIBUTES.name}:{name}")
         history = pl.read_parquet(project.mart("interactions"), columns=["user_id", "item_id"])
         history = history.filter(pl.col("user_id").is_in(users.implode()))
-        means = mean_vectors(_rows(history["user_id"], users), _rows(history["item_id"], items), len(users), texts)
+        taken = _rows(history["item_id"], items)
+        known = taken >= 0  # an item that the catalogue does not have has no text either
+        means = mean_vectors(_rows(history["user_id"], users)[known], taken[known], len(users), texts)
         length = np.linalg.norm(texts, axis=1, keepdims=True)
         return cls(users, items, means, texts / np.where(length > 0, length, 1))
 
@@ -149,6 +151,7 @@ class MeanTexts:
             user, item = _rows(frame["user_id"], givers["user_id"]), _rows(frame["item_id"], self.items)
             blocks = ((user[at : at + _BLOCK], item[at : at + _BLOCK]) for at in range(0, len(user), _BLOCK))
             cosine = np.concatenate([np.einsum("nd,nd->n", given[u], self.directions[i]) for u, i in blocks])
+            cosine[item < 0] = 0
             new = {_COSINE: pl.Series(cosine), _HAS: pl.Series(has[user]), COMPONENTS: of_user.gather(user)}
             return frame.with_columns(values.cast(frame[name].dtype).alias(name) for name, values in new.items())
 
@@ -190,10 +193,10 @@ def beside(features: TabularFeatures, frames: Frames, mean: Frames) -> tuple[Tab
 
 
 def _rows(ids: pl.Series, of: pl.Series) -> np.ndarray:
-    """Return where each id stands in a series that holds all of them once, int64."""
+    """Return where each id stands in a series that holds an id once, int64; -1 where it does not."""
     index = pl.DataFrame({"id": of, "row": np.arange(len(of))})
     found = pl.DataFrame({"id": ids}).join(index, on="id", how="left", maintain_order="left")["row"]
-    return np.asarray(found.to_numpy(), dtype=np.int64)
+    return np.asarray(found.fill_null(-1).to_numpy(), dtype=np.int64)
 
 
 def _users(frames: Frames) -> pl.DataFrame:

@@ -11,7 +11,7 @@ import polars.selectors as cs
 import pytest
 from toy_project import make_toy
 
-from ranking.control_frames import beside, constant, deal, join_features, shuffled, texts_without_llm
+from ranking.control_frames import Frames, MeanTexts, beside, constant, deal, join_features, shuffled, texts_without_llm
 from ranking.controls import CONSTANT, MEAN_TEXT, RATIONALES, SEED_TEXT, SHUFFLED, with_mean_text
 from ranking.dataset import TEST, TRAIN, ranking_queries
 from ranking.evaluate import BASELINE, main
@@ -142,6 +142,20 @@ def test_a_text_without_llm_is_the_mean_of_a_history_and_its_cosine_with_the_ite
         assert control.test[similarity].equals(frames.test[similarity])
         unmatched = control.test.filter(pl.col("user_id") == "u298")
         assert unmatched[name].null_count() == unmatched.height > 0
+
+
+def test_an_item_that_the_catalogue_does_not_have_is_near_to_no_text(joined):
+    _, frames = joined
+    rows = frames.test.head(3).with_columns(user_id=pl.lit("u0"), item_id=pl.Series(["i0", "not there", "i1"]))
+    texts = MeanTexts(
+        users=pl.Series(["u0"]),
+        items=pl.Series(["i0", "i1"]),
+        means=np.array([[0.6, 0.8]], dtype=np.float32),
+        directions=np.array([[1, 0], [0, 1]], dtype=np.float32),
+    )
+    control = texts.in_place_of_rationales(Frames(rows, rows), pl.DataFrame({"user_id": ["u0"], "giver": ["u0"]}))
+    cosines = control.test["rationale_item_cross__rationale_item_cosine"]
+    assert cosines.to_list() == pytest.approx([0.6, 0.0, 0.8])
 
 
 def test_beside_the_mean_text_a_ranker_has_the_columns_of_either_text(joined, project):
