@@ -61,8 +61,8 @@ def render(measured: dict[str, dict], max_users: int, note: str) -> str:
         "It knows users and items by popularity, activity and the history's share of the item's categories, and no "
         "more; with rationales, by the cosine of rationale and item text, similarity, cluster and leading principal "
         "components too. *Shuffled* are the rationales of other users, *constant* is that of one user for everybody, "
-        "*mean item text* the mean of the texts of the user's history in the rationale's place, *seed's mean text* that "
-        "of the matched seed's, both of which no LLM wrote; *+ mean text* has the former beside something else. "
+        "*mean item text* the mean of the texts of the user's history in the rationale's place, *seed's mean text* "
+        "that of the matched seed's, both of which no LLM wrote; *+ mean text* has the former beside something else. "
         "Intervals are over users.",
     ]
     for name, metrics in measured.items():
