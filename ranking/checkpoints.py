@@ -72,7 +72,7 @@ class Checkpoint:
 
 def write_checkpoint(weights: Mapping[str, torch.Tensor], facts: Mapping[str, Any], folder: Path) -> Path:
     """Write a checkpoint below `folder`, named by its content, and then make it the current one."""
-    raw = save({name: tensor.contiguous() for name, tensor in weights.items()})
+    raw = save({name: tensor.cpu().contiguous() for name, tensor in weights.items()})
     identity = content_id([facts, hashlib.blake2b(raw).hexdigest()])
     target = folder / f"{folder.name}-{identity}"
     partial = target.with_name(target.name + ".partial")

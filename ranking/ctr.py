@@ -8,7 +8,6 @@ too is no gain of the rationales. Intervals are over resampled users.
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import sys
 import time
@@ -25,6 +24,7 @@ from ranking.checkpoints import trained_on, write_checkpoint
 from ranking.controls import CONSTANT, RATIONALES, SHUFFLED
 from ranking.ctr_data import CtrData, CtrRows, Labels
 from ranking.ctr_metrics import METRICS, Measured, difference, mean
+from ranking.device import chosen_device, kept_weights, on_device, seeded
 from ranking.fitting import TrainingDivergedError
 from ranking.masknet import MaskNet, MaskNetSettings
 from ranking.project import RankingProject
@@ -72,7 +72,7 @@ class CtrFit:
 def fit(
     data: CtrData, shape: MaskNetSettings | None = None, settings: CtrSettings | None = None, *, seed: int = 0
 ) -> CtrFit:
-    """Train on binary cross-entropy and keep the weights of the best epoch.
+    """Train on binary cross-entropy, where the data are, and keep the weights of the best epoch.
 
     Raises
     ------
@@ -88,27 +88,33 @@ def fit(
     started = time.perf_counter()
     curve: list[float] = []
     best: dict[str, torch.Tensor] = {}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = MaskNet(data.encoder.sizes, shape or MaskNetSettings())
+    device = data.train.label.device
+    with seeded(seed, device):
+        model = MaskNet(data.encoder.sizes, shape or MaskNetSettings()).to(device)
         optimizer = torch.optim.Adam(
             model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         )
         for _ in range(settings.max_epochs):
             _train_epoch(model, data, kept, optimizer, settings.batch)
             probability = torch.from_numpy(predict(model, data, validation))
-            curve.append(float(functional.binary_cross_entropy(probability, validation.label)))
+            curve.append(float(functional.binary_cross_entropy(probability, validation.label.cpu())))
             if curve[-1] == min(curve):
-                best = copy.deepcopy(model.state_dict())
+                best = kept_weights(model)
             if len(curve) - 1 - int(np.argmin(curve)) >= settings.patience:
                 break
     model.load_state_dict(best)
     return CtrFit(model.eval(), tuple(curve), time.perf_counter() - started)
 
 
-def train(project: RankingProject, shape: MaskNetSettings | None = None, settings: CtrSettings | None = None) -> Path:
+def train(
+    project: RankingProject,
+    shape: MaskNetSettings | None = None,
+    settings: CtrSettings | None = None,
+    *,
+    device: str = "cpu",
+) -> Path:
     """Train the MaskNet that is served and make it the project's current one; return its folder."""
-    shape = shape or MaskNetSettings()
+    shape, place = shape or MaskNetSettings(), chosen_device(device)
     evaluation = project.evaluation
     data = CtrData.of(
         project,
@@ -117,7 +123,7 @@ def train(project: RankingProject, shape: MaskNetSettings | None = None, setting
         max_users=evaluation.max_users or None,
         seed=project.seed,
     )
-    fitted = fit(data, shape, settings, seed=project.seed)
+    fitted = fit(on_device(data, place), shape, settings, seed=project.seed)
     facts = {
         **trained_on(project),
         "service": USER_SERVICE,
@@ -138,7 +144,7 @@ def predict(model: MaskNet, data: CtrData, rows: CtrRows) -> np.ndarray:
             model(data.users, data.items, user, item).sigmoid()
             for user, item in zip(rows.user.split(_SCORED_ROWS), rows.item.split(_SCORED_ROWS), strict=True)
         ]
-    return torch.cat(parts).numpy()
+    return torch.cat(parts).cpu().numpy()
 
 
 def _spares(rows: CtrRows, held: np.ndarray) -> bool:
@@ -167,7 +173,7 @@ def compare(
 ) -> dict[str, Any]:
     """Train and test the four rankers, `seeds` times each, and return what the JSON holds."""
     measured: dict[str, list[Measured]] = {}
-    label, seconds = data.test.label.numpy(), {}
+    label, seconds = data.test.label.cpu().numpy(), {}
     for name, given, rationales in (
         (BASELINE, data, False),
         (RATIONALES, data, True),
@@ -229,8 +235,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--candidates", type=int, help="items per held-out event")
     parser.add_argument("--max-users", type=int, help="sample of users; 0 is everyone")
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each ranker")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 or auto: a GPU where there is one")
     options = parser.parse_args(arguments)
     try:
+        device = chosen_device(options.device)
         project = RankingProject.open(options.project)
         max_users = project.evaluation.max_users if options.max_users is None else options.max_users
         data = CtrData.of(
@@ -242,7 +250,7 @@ def main(arguments: list[str] | None = None) -> int:
             seed=project.seed,
         )
         metrics = compare(
-            data,
+            on_device(data, device),
             MaskNetSettings(kind=options.kind),
             CtrSettings(),
             seeds=options.seeds,

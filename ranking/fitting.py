@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ranking.backbones.base import Backbone
+from ranking.device import device_of, on_device, seeded
 from ranking.full_ranking import K, RankingMetrics, full_ranking
 from ranking.memory import reuse_freed_memory
 from ranking.splits import Part
@@ -74,6 +75,8 @@ def fit(
 ) -> Fit:
     """Train until the validation NDCG@10 has not risen for `patience` evaluations, and keep the best weights.
 
+    It is trained where its parameters are: ``fit(backbone.to("cuda"))`` trains on a GPU.
+
     Parameters
     ----------
     progress : callable, optional
@@ -92,8 +95,7 @@ def fit(
     generator = np.random.default_rng(seed)
     users = _sample(backbone, settings.validation_users)
     metric = f"ndcg@{K}_{settings.convention}"
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed, device_of(backbone)):
         weights = list(backbone.parameters())
         if not weights:  # a floor: counting was all there was to learn
             metrics = evaluate(backbone, "validation", users).means()
@@ -123,10 +125,11 @@ def fit(
 def train_epoch(backbone: Backbone, optimizer: torch.optim.Optimizer, generator: np.random.Generator) -> float:
     """Take one pass over the training part; return the mean loss of its batches."""
     backbone.train()
+    device = device_of(backbone)
     total, steps = 0.0, 0
     for number, batch in enumerate(backbone.batches(generator)):
         optimizer.zero_grad()
-        loss = backbone.loss(batch)
+        loss = backbone.loss(on_device(batch, device))
         value = float(loss.detach())
         if not np.isfinite(value):
             raise TrainingDivergedError(

@@ -83,7 +83,7 @@ def full_ranking(score: Scorer, split: Split, part: Part, *, users: np.ndarray |
     for first in range(0, len(measured), block):
         rows = measured[first : first + block]
         with torch.inference_mode():
-            scores = score(torch.from_numpy(rows))
+            scores = score(torch.from_numpy(rows)).cpu()  # numpy counts, see below
             own = slice(*np.searchsorted(owners, [rows[0], rows[-1] + 1]))
             seen = slice(*np.searchsorted(seen_owners, [rows[0], rows[-1] + 1]))
             at = np.searchsorted(rows, owners[own])

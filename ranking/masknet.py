@@ -242,7 +242,7 @@ class MaskNet(nn.Module):
         seed = users.seed[user]
         there = seed >= 0
         if self.training:
-            there = there & (torch.rand(len(seed)) >= self.settings.unknown_rate)
+            there = there & (torch.rand(len(seed), device=seed.device) >= self.settings.unknown_rate)
         text = items.text[item]
         # A pool without rows cannot be indexed, not even by rows that the mask then hides.
         rationale = users.rationales[seed.clamp(min=0)] if len(users.rationales) else torch.zeros_like(text)
@@ -257,7 +257,7 @@ class MaskNet(nn.Module):
 
     def _embed(self, table: nn.Module, rows: torch.Tensor) -> torch.Tensor:
         if self.training:
-            rows = rows.masked_fill(torch.rand(rows.shape) < self.settings.unknown_rate, UNKNOWN)
+            rows = rows.masked_fill(torch.rand(rows.shape, device=rows.device) < self.settings.unknown_rate, UNKNOWN)
         return table(rows)
 
     def _attended(self, target: torch.Tensor, history: torch.Tensor) -> torch.Tensor:

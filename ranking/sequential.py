@@ -21,6 +21,7 @@ from ranking.backbones.base import Backbone
 from ranking.backbones.sequences import SequentialBackbone
 from ranking.checkpoints import read_checkpoint, required, trained_on, write_checkpoint
 from ranking.compact_views import vectors
+from ranking.device import chosen_device
 from ranking.features import load_features
 from ranking.fitting import FitSettings, fit
 from ranking.fusion import FusionLayer
@@ -39,13 +40,18 @@ _BATCH = 1_000
 
 
 def train(
-    project: RankingProject, options: Mapping[str, Any] | None = None, settings: FitSettings | None = None
+    project: RankingProject,
+    options: Mapping[str, Any] | None = None,
+    settings: FitSettings | None = None,
+    *,
+    device: str = "cpu",
 ) -> Path:
     """Train the SASRec that is served, with item texts and rationales, and make it the current one."""
+    place = chosen_device(device)
     split = Split.of(project)
     features = load_features(project, split)
     sides = FeatureSides(features.item_text, features.rationales)
-    backbone = build(NAME, split, options, sides=sides, seed=project.seed)
+    backbone = build(NAME, split, options, sides=sides, seed=project.seed).to(place)
     fitted = fit(backbone, settings, seed=project.seed)
     return save(backbone, features.rationales, project, options=options, best=fitted.best)
 

@@ -180,6 +180,7 @@ def main(arguments: list[str] | None = None) -> int:
         default=RATIONALE_SERVICE,
         help="which features XGBoost reads",
     )
+    parser.add_argument("--device", default="cpu", help="of sasrec and masknet: cpu, cuda, cuda:1 or auto")
     options = parser.parse_args(arguments)
     try:
         project = RankingProject.open(options.project)
@@ -187,7 +188,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(save(train(project, options.service), project.models))
         else:  # torch is imported only where it is needed
             module = "ranking.ctr" if options.model == "masknet" else "ranking.sequential"
-            print(importlib.import_module(module).train(project))
+            print(importlib.import_module(module).train(project, device=options.device))
     except RelandError as error:
         print(error, file=sys.stderr)
         return 1

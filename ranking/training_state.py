@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ranking.device import CPU, device_of, generator_state, kept_weights, on_device, set_generator_state
 from reland_features.artifacts import sync
 
 
@@ -60,7 +60,7 @@ class TrainingState:
         self.since += 1
         if value > self.best_value:
             self.best_value, self.best_epoch, self.since = value, point.epoch, 0
-            self.best_weights = copy.deepcopy(model.state_dict())
+            self.best_weights = kept_weights(model)
 
     def write(
         self, path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, generator: np.random.Generator
@@ -72,9 +72,10 @@ class TrainingState:
         torch.save(
             {
                 "state": own | {"curve": [asdict(point) for point in self.curve]},
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
+                "model": on_device(dict(model.state_dict()), CPU),
+                "optimizer": on_device(optimizer.state_dict(), CPU),
                 "torch_generator": torch.get_rng_state(),
+                "device_generator": generator_state(device_of(model)),
                 "numpy_generator": generator.bit_generator.state,
             },
             temporary,
@@ -89,10 +90,11 @@ class TrainingState:
         """Read what `write` wrote into a model, an optimizer and the generators; a new state where there is no file."""
         if not path.is_file():
             return cls()
-        read: dict[str, Any] = torch.load(path, weights_only=True)
+        read: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         model.load_state_dict(read["model"])
         optimizer.load_state_dict(read["optimizer"])
         torch.set_rng_state(read["torch_generator"])
+        set_generator_state(read.get("device_generator"), device_of(model))
         generator.bit_generator.state = read["numpy_generator"]
         curve = [Evaluation(**point) for point in read["state"].pop("curve")]
         return cls(**read["state"], curve=curve)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch.nn import functional
 
 _LEVELS = 256
 
@@ -11,6 +12,7 @@ def dropped(values: torch.Tensor, rate: float, training: bool) -> torch.Tensor:
     """Zero values at random and scale the others so that the expectation stays.
 
     One random byte decides for each value, so the rate is rounded to 1/256. Drawn from torch's global generator.
+    Elsewhere than on a CPU it is torch's own dropout.
 
     Parameters
     ----------
@@ -21,6 +23,8 @@ def dropped(values: torch.Tensor, rate: float, training: bool) -> torch.Tensor:
     training : bool
         Whether to drop at all.
     """
+    if values.device.type != "cpu":
+        return functional.dropout(values, rate, training)
     threshold = min(round(rate * _LEVELS), _LEVELS - 1)
     if not training or not threshold:
         return values

@@ -91,7 +91,10 @@ class DuoRec(SASRec):
         parts = inputs.split([rows.numel() for rows in sequences])
         own, *views = [self.transform(part.view(*rows.shape, -1)) for part, rows in zip(parts, sequences, strict=True)]
         outputs = own.flatten(0, 1)[ordinary.positions]
-        second = [view[torch.arange(len(last)), last] for view, last in zip(views, contrast.last, strict=True)]
+        second = [
+            view[torch.arange(len(last), device=view.device), last]
+            for view, last in zip(views, contrast.last, strict=True)
+        ]
         contrastive = info_nce(outputs[contrast.chosen], torch.cat(second))
         return self.cross_entropy(outputs, items, ordinary) + self.weight * contrastive
 

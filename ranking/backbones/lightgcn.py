@@ -10,7 +10,7 @@ from torch.nn import functional
 from ranking.backbones.base import Sides
 from ranking.backbones.pairs import GraphBackbone
 from ranking.splits import Split
-from reland_features.encoders.lightgcn import adjacency, propagate
+from reland_features.encoders.lightgcn import propagate
 
 
 class LightGCN(GraphBackbone):
@@ -32,7 +32,6 @@ class LightGCN(GraphBackbone):
         super().__init__(split, sides=sides, dimension=dimension, **options)
         self.layers = layers
         self.output_side = self.sides.output(dimension)
-        self._graph = adjacency(*self.training_pairs, split.n_users, split.n_items)
 
     def propagate(self, embeddings: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
         """Return (1 / (K + 1)) sum over k of A^k E; see `GraphBackbone.propagate`."""

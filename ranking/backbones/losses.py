@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.nn import functional
 
 # Logits of one block: 6 MB, which stay in the cache between the passes over them. Whole sixteens of rows, as
 # the matrix product computes them.
@@ -106,6 +107,8 @@ def full_softmax_loss(outputs: torch.Tensor, items: torch.Tensor, targets: torch
     targets : torch.Tensor
         Item rows, int64 [T].
     """
+    if outputs.device.type != "cpu":  # the blocks are for a CPU's cache
+        return functional.cross_entropy(outputs @ items.T, targets)
     loss: torch.Tensor = _FullSoftmax.apply(outputs, items, targets)
     return loss
 
@@ -145,6 +148,6 @@ def info_nce(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     """
     views = torch.cat([first, second])
     scores = views @ views.T
-    scores = scores.masked_fill(torch.eye(len(views), dtype=torch.bool), -torch.inf)
-    other = torch.arange(len(views)).roll(len(first))
-    return torch.nn.functional.cross_entropy(scores, other)
+    scores = scores.masked_fill(torch.eye(len(views), dtype=torch.bool, device=views.device), -torch.inf)
+    other = torch.arange(len(views), device=views.device).roll(len(first))
+    return functional.cross_entropy(scores, other)

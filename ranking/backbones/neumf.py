@@ -97,7 +97,7 @@ class NeuMF(PairwiseBackbone):
         """Rank all items with the two halves of the first MLP layer computed once: W [e_u; e_i] = W_u e_u + W_i e_i."""
         first, *others = self.layers
         with torch.inference_mode():
-            everyone = torch.arange(self.split.n_users)
+            everyone = torch.arange(self.split.n_users, device=self.predict.weight.device)
             (gmf_users, mlp_users), (gmf_items, mlp_items) = self._users(everyone), self._items()
             width = mlp_users.shape[1]
             user_half = functional.linear(mlp_users, first.weight[:, :width], first.bias)
@@ -114,6 +114,11 @@ class NeuMF(PairwiseBackbone):
         @torch.inference_mode()
         def scores(rows: torch.Tensor) -> torch.Tensor:
             result = products_user[rows] @ products_item.T
+            if result.device.type != "cpu":  # the loops below are for a CPU's cache
+                hidden = functional.relu(user_half[rows][:, None] + item_half)
+                for layer in others:
+                    hidden = functional.relu(layer(hidden))
+                return result + hidden @ hidden_weight + self.predict.bias
             halves = user_half[rows].unbind()
             for columns, block in zip(
                 result.split(_ITEMS_PER_BLOCK, dim=1), item_half.split(_ITEMS_PER_BLOCK), strict=True

@@ -13,7 +13,6 @@ from torch.nn import functional
 from ranking.backbones.base import Sides
 from ranking.backbones.pairs import GraphBackbone
 from ranking.splits import Split
-from reland_features.encoders.lightgcn import adjacency
 
 _SLOPE = 0.2
 
@@ -55,7 +54,6 @@ class NGCF(GraphBackbone):
             nn.init.xavier_normal_(layer.weight)
             nn.init.zeros_(layer.bias)
         self.output_side = self.sides.output(dimension + sum(widths))
-        self._graph = adjacency(*self.training_pairs, split.n_users, split.n_items)
 
     def propagate(self, embeddings: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
         """Return [E, E1, E2, ...] side by side; see `GraphBackbone.propagate`."""
@@ -104,7 +102,8 @@ class _Messages(torch.autograd.Function):
         products = neighbours * own
         messages = torch.addmm(bias, sums, added_weight.T).addmm_(products, multiplied_weight.T)
         # As many random places as leave a share of 1 - rate untouched: a third of the time of one draw a number.
-        ctx.dropped = torch.randint(messages.numel(), (round(-math.log1p(-rate) * messages.numel()),))
+        count = round(-math.log1p(-rate) * messages.numel())
+        ctx.dropped = torch.randint(messages.numel(), (count,), device=messages.device)
         messages.view(-1).index_fill_(0, ctx.dropped, 0.0)
         functional.leaky_relu_(messages, _SLOPE)
         ctx.save_for_backward(sums, own, neighbours, products, messages, added_weight, multiplied_weight)

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from ranking.backbones.base import Backbone, SameOutput, Sides
 from ranking.splits import Part, Split
+from reland_features.encoders.lightgcn import adjacency
 
 
 class Pairs(NamedTuple):
@@ -96,8 +97,13 @@ class GraphBackbone(PairwiseBackbone):
     regularisation : float
         λ of λ/2 (|e_u|² + |e_i|² + |e_j|²) per pair, on the embeddings before propagation, features included.
 
-    Subclasses give `propagate` and `output_side`.
+    Subclasses give `propagate` and `output_side`, and read `_graph`, the normalised adjacency of users and then items,
+    sparse CSR, float32 [U + I, U + I].
     """
+
+    _everyone: torch.Tensor
+    _everything: torch.Tensor
+    _graph: torch.Tensor
 
     def __init__(
         self,
@@ -114,7 +120,9 @@ class GraphBackbone(PairwiseBackbone):
         for table in (self.users, self.items):
             nn.init.xavier_uniform_(table.weight)
         self.user_side, self.item_side = self.sides.users(dimension), self.sides.items(dimension)
-        self._everyone, self._everything = torch.arange(split.n_users), torch.arange(split.n_items)
+        self.register_buffer("_everyone", torch.arange(split.n_users), persistent=False)
+        self.register_buffer("_everything", torch.arange(split.n_items), persistent=False)
+        self.register_buffer("_graph", adjacency(*self.training_pairs, split.n_users, split.n_items), persistent=False)
 
     def propagate(self, embeddings: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
         """Map embeddings of users and then items, [U + I, d], to final ones of all rows or of these, [n, d']."""

@@ -157,7 +157,9 @@ class SequentialBackbone(Backbone):
 
     def cross_entropy(self, outputs: torch.Tensor, items: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Return the loss of outputs [T, d] at a batch's positions, once users' features have come in."""
-        rows = torch.from_numpy((batch.places - 1) + self._shift[batch.places]) if self.sides.by_event else batch.users
+        rows = batch.users
+        if self.sides.by_event:
+            rows = torch.from_numpy((batch.places - 1) + self._shift[batch.places]).to(outputs.device)
         users = self.output_side.users(self.user_side(outputs, rows), rows)
         candidates = self.output_side.items(items)
         if batch.negatives is None or batch.log_q is None:
@@ -172,18 +174,19 @@ class SequentialBackbone(Backbone):
         items = self.item_side(self.items.weight)
         outputs = self.last_outputs(items, part)
         rows = torch.from_numpy(self._last_events(part)) if self.sides.by_event else torch.arange(len(outputs))
+        rows = rows.to(outputs.device)
         return self.output_side.users(self.user_side(outputs, rows), rows), self.output_side.items(items)
 
     def last_outputs(self, items: torch.Tensor, part: Part) -> torch.Tensor:
         """Return the output after each user's last `length` items before a part, [U, d]."""
         ends = self.split.offsets[:-1] + self.split.history_lengths(part)
         kept = np.minimum(self.split.history_lengths(part), self.length)
-        outputs = torch.zeros(self.split.n_users, items.shape[1])
+        outputs = items.new_zeros(self.split.n_users, items.shape[1])
         order = np.argsort(kept, kind="stable")
         order = order[kept[order] > 0]
         for rows in np.array_split(order, -(-len(order) // _ROWS_PER_BLOCK)) if len(order) else []:
             sequences = left_aligned(self.split.items, (ends - kept)[rows], kept[rows])
-            hidden = self.encode(items, torch.from_numpy(sequences))
+            hidden = self.encode(items, torch.from_numpy(sequences).to(items.device))
             outputs[torch.from_numpy(rows)] = hidden[torch.arange(len(rows)), torch.from_numpy(kept[rows] - 1)]
         return outputs
 

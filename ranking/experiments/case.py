@@ -78,7 +78,7 @@ def recommend(backbone: Backbone, user_id: str, name: str, k: int = 5) -> Recomm
     row, target = held_out(split, user_id)
     backbone.eval()
     with torch.inference_mode():
-        scores = backbone.scorer("test")(torch.tensor([row]))[0].numpy().copy()
+        scores = backbone.scorer("test")(torch.tensor([row]))[0].cpu().numpy().copy()
     owners, seen = split.seen("test")
     own = scores[target]
     scores[seen[owners == row]] = -np.inf

@@ -6,22 +6,34 @@ import importlib.metadata
 import os
 import platform
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 PACKAGES = ("reland-features", "torch", "numpy", "polars", "scipy")
 
 
-def machine() -> str:
-    """Return one line: processor, usable cores, memory, operating system, Python."""
+def machine(device: torch.device | None = None) -> str:
+    """Return one line: processor, usable cores, memory, operating system, Python, and the device if it is a GPU."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return (
         f"{_processor()}, {cores} core{'s' * (cores != 1)}, {_memory()}, "
-        f"{_system()}, Python {platform.python_version()}"
+        f"{_system()}, Python {platform.python_version()}{_accelerator(device)}"
     )
 
 
 def versions() -> dict[str, str]:
     """Return the versions of the packages that decide a run's numbers."""
     return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def _accelerator(device: torch.device | None) -> str:
+    if device is None or device.type != "cuda":
+        return ""
+    import torch
+
+    return f", {torch.cuda.get_device_name(device)}"
 
 
 def _processor() -> str:

@@ -17,6 +17,7 @@ import torch
 
 from ranking.backbones import build
 from ranking.backbones.base import Backbone
+from ranking.device import chosen_device, kept_weights
 from ranking.experiments.dataset import BACKBONES, Dataset
 from ranking.experiments.inputs import load_split, open_project, sides_of
 from ranking.experiments.machine import machine, versions
@@ -45,6 +46,8 @@ class Runner:
         Runs at once, each in its own process.
     keep_weights : bool
         Whether trained weights are kept in the projects' folder, below ``weights``.
+    device : str
+        Where backbones are trained, see `ranking.device.chosen_device`.
     part : {"test", "validation"}
         Which held-out items a trained backbone is measured on. A search measures the validation part, so that nobody
         sees a test figure before hyperparameters are chosen.
@@ -55,6 +58,7 @@ class Runner:
     results: Path
     jobs: int = 1
     keep_weights: bool = True
+    device: str = "cpu"
     part: Part = "test"
 
     def root(self, spec: RunSpec) -> Path:
@@ -152,7 +156,7 @@ class Runner:
                 "epochs": fitted.epochs,
                 "training_seconds": round(fitted.seconds, 3),
                 "evaluation_seconds": round(seconds, 3),
-                "machine": machine(),
+                "machine": machine(chosen_device(self.device)),
                 "versions": versions(),
             },
         )
@@ -169,7 +173,7 @@ class Runner:
         if not path.is_file():
             return self.execute(plan)[1]
         backbone = self.untrained(plan)
-        backbone.load_state_dict(torch.load(path, weights_only=True))
+        backbone.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         return backbone.eval()
 
     def untrained(self, plan: Plan) -> Backbone:
@@ -177,7 +181,8 @@ class Runner:
         spec, root = plan.spec, self.project(plan.spec).root
         split, sides = load_split(root), sides_of(root, spec)
         cut = split if spec.keep_last is None else split.keep_last(spec.keep_last)
-        return build(spec.backbone, cut, plan.hyperparameters.options, sides=sides, seed=spec.seed)
+        backbone = build(spec.backbone, cut, plan.hyperparameters.options, sides=sides, seed=spec.seed)
+        return backbone.to(chosen_device(self.device))
 
     def _plans(self, specs: Iterable[RunSpec]) -> dict[RunSpec, Plan]:
         plans, problems = {}, {}
@@ -215,7 +220,7 @@ class Runner:
         path = self._weights(plan)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp")
-        torch.save(backbone.state_dict(), temporary)
+        torch.save(kept_weights(backbone), temporary)
         sync(temporary)
         temporary.replace(path)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import polars as pl
 
+from ranking.device import chosen_device
 from ranking.experiments.dataset import Dataset, load_dataset, task_of
 from ranking.experiments.runner import Runner
 from ranking.experiments.runs import RunSpec
@@ -51,6 +52,7 @@ class Study:
         """Read the options that every experiment has; raise `ConfigError` for a wrong data set or count."""
         if options.seeds < 1 or options.jobs < 1:
             raise ConfigError("--seeds and --jobs are at least 1", got=f"{options.seeds} and {options.jobs}")
+        chosen_device(options.device)
         dataset = load_dataset(options.dataset)
         if not re.fullmatch(r"\w*", options.suffix):
             raise ConfigError("--suffix is part of a file's name", got=options.suffix, expected="letters, digits, _")
@@ -58,7 +60,7 @@ class Study:
             raise ConfigError("--keep-last takes a count", got=cut, expected="10")
         settings = ["quick" if options.quick else "", f"last{cut}" if cut else "", options.suffix]
         parts = [experiment, dataset.name, options.source, *settings]
-        runner = Runner(dataset, options.projects, options.results, jobs=options.jobs)
+        runner = Runner(dataset, options.projects, options.results, jobs=options.jobs, device=options.device)
         return cls("_".join(filter(None, parts)), dataset, runner, options, shown_command(argv))
 
     def spec(self, backbone: str, variant: str, **more: Any) -> RunSpec:
@@ -131,6 +133,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", type=Path, default=Path("docs/results/ranking"), metavar="DIR")
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="random seeds of each run")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once")
+    parser.add_argument("--device", default="cpu", metavar="D", help="cpu, cuda, cuda:1 or auto: a GPU if there is one")
     parser.add_argument(
         "--suffix", default="", metavar="NAME", help="of the files' names: a second table beside the first"
     )

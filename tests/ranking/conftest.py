@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "feature_repo"))
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # emulated_device
 
 from toy_project import make_toy, write_project
 

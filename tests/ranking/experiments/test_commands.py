@@ -177,6 +177,7 @@ def measured(prepared, tmp_path_factory):
         (("table2", "--backbones", "lightgcn", "--source", "strong"), "prepare --dataset made-up --tables DIR"),
         (("table2", "--backbones", "lightgcn", "--seeds", "0"), "--seeds and --jobs are at least 1"),
         (("where", "--backbones", "lightgcn", "--keep-last", "5,none"), "--keep-last takes counts"),
+        (("table2", "--backbones", "lightgcn", "--device", "cuda:99"), "there is no such device"),
         (("seeds", "--backbones", "lightgcn", "--fractions", "2"), "above 0 and at most 1"),
         (("ablation", "--backbones", "lightgcn", "--keep-last", "0"), "--keep-last takes a count"),
         (("search", "--backbone", "popularity"), "there is nothing to search"),
