@@ -18,11 +18,11 @@ def test_a_device_is_where_runs_are_trained_and_their_weights_are_read_anywhere(
     sasrec = ("--backbones", "sasrec", "--variants", "f_item")
     assert world.run("table2", *sasrec, "--device", "cuda") == 0
     assert {place.type for place in places} == {"emulated"}
-    assert len(places) == len(world.raw()) == 1
+    assert len(places) == len(world.raw()) == 2
     forget()
     for device in ("cpu", "cuda"):
         case = ("case", "--user", "u3", "--backbone", "sasrec", "--variants", "f_item")
         assert world.run(*case, "--device", device) == 0
         assert "Held out:" in capsys.readouterr().out
-    assert len(places) == 1
+    assert len(places) == 2
     forget()
