@@ -201,10 +201,11 @@ def compare(
             {
                 "ranker": RATIONALES,
                 "against": against,
+                "role": role,
                 "metric": metric,
                 **asdict(difference(measured[RATIONALES], measured[against], metric)),
             }
-            for against in (BASELINE, SHUFFLED, CONSTANT)
+            for against, role in ((BASELINE, "baseline"), (SHUFFLED, "control"), (CONSTANT, "control"))
             for metric in METRICS
         ],
     }

@@ -39,9 +39,13 @@ _RANKERS = (
     *(BASELINE, RATIONALES, *_CONTROLS),
     *(MEAN_TEXT, with_mean_text(RATIONALES), *map(with_mean_text, _CONTROLS)),
 )
+# What a difference is against, and what that is to the report: a control must be beaten for a gain to be the LLM's.
 _COMPARED = (
-    *((RATIONALES, against) for against in (BASELINE, *_CONTROLS, MEAN_TEXT)),
-    *((with_mean_text(RATIONALES), against) for against in (MEAN_TEXT, *map(with_mean_text, _CONTROLS))),
+    (RATIONALES, BASELINE, "baseline"),
+    *((RATIONALES, control, "control") for control in _CONTROLS),
+    (RATIONALES, MEAN_TEXT, "alternative"),
+    (with_mean_text(RATIONALES), MEAN_TEXT, "baseline"),
+    *((with_mean_text(RATIONALES), with_mean_text(control), "control") for control in _CONTROLS),
 )
 
 
@@ -102,8 +106,15 @@ def evaluate(project: RankingProject, *, candidates: int | None, max_users: int 
         "rankers": [_ranker(name, measured[name], levels) for name in _RANKERS],
         "trees": rounds,
         "differences": [
-            {"ranker": ranker, "against": against, "metric": f"{metric}@{K}", "level": level, **asdict(interval)}
-            for ranker, against in _COMPARED
+            {
+                "ranker": ranker,
+                "against": against,
+                "role": role,
+                "metric": f"{metric}@{K}",
+                "level": level,
+                **asdict(interval),
+            }
+            for ranker, against, role in _COMPARED
             for metric in ("hit_rate", "ndcg")
             for level, rows in {"all": np.ones(len(test.users), dtype=bool), **levels}.items()
             for interval in [

@@ -22,8 +22,9 @@ from ranking.experiments import toml
 from ranking.experiments.dataset import TASKS, Dataset, load_dataset
 from ranking.experiments.study import add_names
 from reland_features.artifacts import write_atomically
-from reland_features.config import CONFIG_FILE, parse
+from reland_features.config import CONFIG_FILE, load, parse
 from reland_features.errors import ConfigError, RelandError
+from reland_features.project import Project
 
 SUMMARY = "make the projects of a data set: split, marts, rationales, features in Feast"
 PROMPTS = Path(__file__).parent / "prompts"
@@ -131,7 +132,7 @@ def _init(
     _reland("init", str(partial), *sources, *extra)
     _change(partial / CONFIG_FILE, changes)
     if own and (own / ".reland" / "current.json").is_file():
-        _inherit(own / ".reland", partial / ".reland")
+        _inherit(Project(own, load(own)), Project(partial, load(partial)))
     if options.rationales:
         model = ["--model", options.rationales_model] if options.rationales_model else []
         made = _reland("rationales", "import", str(options.rationales), "--project", str(partial), *model, "--json")
@@ -139,17 +140,14 @@ def _init(
     partial.rename(root)
 
 
-def _inherit(own: Path, state: Path) -> None:
+def _inherit(own: Project, new: Project) -> None:
     """Copy the artifacts from which a pool is made, and the ledger, whose last answers may still be beside its file."""
     for kind in _INHERITED:
-        if (own / "artifacts" / kind).is_dir():
-            shutil.copytree(own / "artifacts" / kind, state / "artifacts" / kind)
-    state.mkdir(exist_ok=True)
-    if (own / "ledger.sqlite").is_file():
-        with (
-            closing(sqlite3.connect(own / "ledger.sqlite")) as source,
-            closing(sqlite3.connect(state / "ledger.sqlite")) as copy,
-        ):
+        if (made := own.artifacts.root / kind).is_dir():
+            shutil.copytree(made, new.artifacts.root / kind)
+    new.ledger.parent.mkdir(parents=True, exist_ok=True)
+    if own.ledger.is_file():
+        with closing(sqlite3.connect(own.ledger)) as source, closing(sqlite3.connect(new.ledger)) as copy:
             source.backup(copy)
 
 

@@ -196,7 +196,7 @@ class ReportFacts:
         Cosine of every matched user to its best seed.
     ranking : mapping or sequence, optional
         What `ranking.evaluate` wrote: ``{"protocol", "rankers": [{"name", metric: value}], "differences": [{
-        "ranker", "against", "metric", "level", "value", "low", "high"}]}``, or only the list of rankers.
+        "ranker", "against", "role", "metric", "level", "value", "low", "high"}]}``, or only the list of rankers.
     ranking_absent : str
         Why `ranking` is None.
     quality : sequence of tuple of str

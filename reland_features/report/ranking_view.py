@@ -9,7 +9,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Difference:
-    """A paired difference between two rankers, with its interval."""
+    """A paired difference between two rankers, with its interval.
+
+    Parameters
+    ----------
+    role : str
+        What the second ranker is: a ``"control"`` has to be beaten before a gain is the rationales'.
+    """
 
     ranker: str
     against: str
@@ -18,6 +24,7 @@ class Difference:
     low: float
     high: float
     level: str = "all"
+    role: str = ""
 
     @property
     def is_clear(self) -> bool:
@@ -68,7 +75,7 @@ class RankingView:
             return ("No paired differences were given, so nothing can be concluded from the table alone.",)
         quoted = [d for d in self.overall if d.metric == self.headline.metric]
         sentences = [str(d) for d in quoted]
-        controls = [d for d in quoted if any(word in d.against.lower() for word in ("shuffl", "constant", "seed"))]
+        controls = [d for d in quoted if d.role == "control"]
         if as_good := [d.against for d in controls if d.low <= 0]:
             sentences.append(
                 "A control has another user's rationale, the same one for everybody, or what no LLM wrote. Not better "
@@ -110,6 +117,7 @@ def ranking_view(metrics: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Ra
             d["low"],
             d["high"],
             d.get("level", "all"),
+            d.get("role", ""),
         )
         for d in whole.get("differences", ())
     )

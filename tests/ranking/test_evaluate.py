@@ -65,6 +65,13 @@ def test_metrics_say_what_was_measured(metrics, project):
     rankers = {ranker["name"]: ranker for ranker in metrics["rankers"]}
     overall = [d for d in metrics["differences"] if d["level"] == "all"]
     assert len(overall) == 2 * (5 + 4)
+    assert {d["against"]: d["role"] for d in overall if d["ranker"] == RATIONALES} == {
+        BASELINE: "baseline",
+        SHUFFLED: "control",
+        CONSTANT: "control",
+        SEED_TEXT: "control",
+        MEAN_TEXT: "alternative",
+    }
     for d in overall:
         assert d["value"] == pytest.approx(rankers[d["ranker"]][d["metric"]] - rankers[d["against"]][d["metric"]])
 

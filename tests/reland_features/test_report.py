@@ -240,6 +240,7 @@ def test_a_control_as_good_as_the_rationales_takes_the_credit_away():
         lows = {"baseline": 0.004, "rationales shuffled": shuffled_low, "rationale constant": constant_low}
         differences = [
             {"ranker": "with", "against": against, "metric": "ndcg@10", "value": 0.01, "low": low, "high": 0.02}
+            | {"role": "baseline" if against == "baseline" else "control"}
             for against, low in lows.items()
         ]
         return ranking_view({"rankers": [], "differences": differences}).verdicts[-1]
