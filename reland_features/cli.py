@@ -73,7 +73,7 @@ def init(
 ) -> None:
     """Make a project folder from your tables; common column names are recognised and shown."""
     from reland_features.init import make_project
-    from reland_features.sources import discover_columns
+    from reland_features.sources import common_separator, discover_columns
 
     sources = {"interactions": interactions, "items": items, **({"users": users} if users else {})}
     recognised = make_project(
@@ -90,6 +90,7 @@ def init(
             "description": description_column,
         },
         discover=discover_columns,
+        separator=common_separator,
         profile=tuple(c.strip() for c in profile_columns.split(",")) if profile_columns else (),
         prompt=prompt,
         name=name,
@@ -101,6 +102,10 @@ def init(
         _say(f"{table}: " + ", ".join(f"{role} = {column}" for role, column in roles.items()))
         if table == "users" and recognised.profile:
             _say(f"       profile = {', '.join(recognised.profile)}")
+        if table == "items" and "categories" in roles and recognised.separator != "|":
+            _say(f"       categories are separated by {recognised.separator!r}")
+        if table == "items" and "categories" not in roles:
+            _say("       no categories: rationales are better with some; name them with --categories-column")
         if recognised.unused[table]:
             _say(f"       not used: {', '.join(recognised.unused[table])}")
     _say(f"\nprompt: {prompt or recognised.prompt}; every setting: {directory}/reland.toml")

@@ -3,51 +3,67 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from reland_features import config as configuration
 from reland_features import templates
-from reland_features.errors import ConfigError, TableError
+from reland_features.errors import CheckError, ConfigError, RelandError, TableError
 
-# Names seen in public data sets and common event trackers, lower case, best first.
+# Names seen in public data sets and common event trackers, best first; case and punctuation do not count.
 KNOWN_NAMES: dict[str, dict[str, tuple[str, ...]]] = {
     "interactions": {
-        "user_id": ("user_id", "userid", "uid", "user", "customer_id", "reviewerid", "visitorid", "member_id"),
-        "item_id": ("item_id", "itemid", "iid", "item", "product_id", "movie_id", "movieid", "asin", "article_id"),
+        "user_id": ("user_id", "uid", "user", "customer_id", "client_id", "reviewer_id", "visitor_id", "member_id"),
+        "item_id": (
+            "item_id", "iid", "item", "product_id", "movie_id", "parent_asin", "asin", "article_id", "sku", "sku_id",
+            "content_id",
+        ),
         "interacted_at": (
             "interacted_at", "timestamp", "event_time", "event_timestamp", "created_at", "occurred_at", "ts", "time",
-            "datetime", "date", "unixreviewtime", "t_dat",
+            "datetime", "date", "purchased_at", "order_date", "purchase_date", "unix_review_time", "t_dat",
         ),
         "event_type": ("event_type", "event", "action", "behavior", "behaviour"),
         "weight": ("weight",),
     },
     "items": {
-        "item_id": ("item_id", "itemid", "iid", "id", "product_id", "movie_id", "movieid", "asin", "article_id"),
+        "item_id": (
+            "item_id", "iid", "id", "product_id", "movie_id", "parent_asin", "asin", "article_id", "sku", "sku_id",
+            "content_id",
+        ),
         "title": ("title", "name", "item_name", "product_name", "prod_name", "product_title"),
         "brand": ("brand", "director", "maker", "manufacturer", "artist", "author", "publisher"),
-        "categories": ("categories", "genres", "category", "genre", "tags", "topics", "product_type_name"),
+        "categories": (
+            "categories", "genres", "category", "genre", "category_path", "category_name", "product_category", "tags",
+            "topics", "product_type_name",
+        ),
         "description": ("description", "overview", "summary", "detail_desc", "abstract"),
     },
     "users": {
-        "user_id": ("user_id", "userid", "uid", "id", "user", "customer_id", "reviewerid", "member_id"),
+        "user_id": (
+            "user_id", "uid", "id", "user", "customer_id", "client_id", "reviewer_id", "visitor_id", "member_id",
+        ),
     },
 }  # fmt: skip
 KNOWN_PROFILE = ("age", "age_group", "gender", "sex", "occupation", "job", "country", "language", "membership", "plan")
 _REQUIRED = {"interactions": ("user_id", "item_id"), "items": ("item_id", "title"), "users": ("user_id",)}
 _OPTION = {"interacted_at": "time"}
-_PROMPTS = {"genres": "movies", "genre": "movies", "brand": "products", "product_id": "products", "asin": "products"}
+_PROMPTS = {
+    **dict.fromkeys(("genres", "genre", "movieid"), "movies"),
+    **dict.fromkeys(("brand", "productid", "productname", "asin", "parentasin", "sku"), "products"),
+}
 
 
 @dataclass(frozen=True)
 class Recognised:
-    """What became of a project's columns: role → source column, by table."""
+    """What became of a project's columns: role → source column, by table; and what separates categories in a text."""
 
     columns: Mapping[str, Mapping[str, str]]
     profile: tuple[str, ...] = ()
     prompt: str = "generic"
     unused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    separator: str = "|"
 
 
 def recognise(
@@ -67,17 +83,19 @@ def recognise(
     ------
     TableError
         A required column is not recognised, or a named one is in no table.
+    CheckError
+        Several are not.
     """
     found: dict[str, dict[str, str]] = {}
     for table, names in tables.items():
-        lower = {name.lower(): name for name in names}
+        plain = {_plain(name): name for name in reversed(names)}  # of two alike, the first
         roles = {**KNOWN_NAMES[table], **({"order": ()} if table == "interactions" else {})}
         found[table] = {}
         for role, known in roles.items():
             given = named.get(role)
             if given is not None and given in names:
                 found[table][role] = given
-            elif match := next((lower[name] for name in known if name in lower), None):
+            elif match := next((plain[_plain(name)] for name in known if _plain(name) in plain), None):
                 found[table][role] = match
     for role, given in named.items():
         if given is not None and not any(given == columns.get(role) for columns in found.values()):
@@ -87,23 +105,8 @@ def recognise(
                 got=given,
                 expected="; ".join(f"{table}: {', '.join(names)}" for table, names in tables.items()),
             )
-    for table in tables:
-        for role in _REQUIRED[table]:
-            if role not in found[table]:
-                raise TableError(
-                    f"no column of the {table} table is recognised as {role}",
-                    where=table,
-                    got=", ".join(tables[table]),
-                    expected=f"one of {', '.join(KNOWN_NAMES[table][role])}",
-                    hint=f"name it: --{role.replace('_', '-')}-column NAME",
-                )
-    if not {"interacted_at", "order"} & set(found["interactions"]):
-        raise TableError(
-            "the interactions table has no recognised time column",
-            got=", ".join(tables["interactions"]),
-            expected=f"one of {', '.join(KNOWN_NAMES['interactions']['interacted_at'])}",
-            hint="name it: --time-column NAME, or --order-column NAME where only the order is known",
-        )
+    if problems := _not_recognised(tables, found):
+        raise problems[0] if len(problems) == 1 else CheckError(problems)
     for column in profile:
         if column not in tables.get("users", ()):
             raise TableError(
@@ -111,14 +114,45 @@ def recognise(
                 got=column,
                 expected=", ".join(tables.get("users", ())) or "a users table (--users FILE)",
             )
-    chosen = tuple(profile) or tuple(c for c in tables.get("users", ()) if c.lower() in KNOWN_PROFILE)
+    known_profile = {_plain(name) for name in KNOWN_PROFILE}
+    chosen = tuple(profile) or tuple(c for c in tables.get("users", ()) if _plain(c) in known_profile)
     used = {table: {*roles.values(), *(chosen if table == "users" else ())} for table, roles in found.items()}
     return Recognised(
         columns=found,
         profile=chosen,
-        prompt=next((_PROMPTS[n.lower()] for n in tables["items"] if n.lower() in _PROMPTS), "generic"),
+        prompt=next((_PROMPTS[_plain(n)] for n in tables["items"] if _plain(n) in _PROMPTS), "generic"),
         unused={table: tuple(n for n in names if n not in used[table]) for table, names in tables.items()},
     )
+
+
+def _plain(name: str) -> str:
+    """Return what of a column's name counts: customerID, Customer ID and customer_id are one."""
+    return re.sub(r"[\W_]", "", name.lower())
+
+
+def _not_recognised(tables: Mapping[str, Sequence[str]], found: Mapping[str, Mapping[str, str]]) -> list[RelandError]:
+    problems: list[RelandError] = [
+        TableError(
+            f"no column of the {table} table is recognised as {role}",
+            where=table,
+            got=", ".join(tables[table]),
+            expected=f"one of {', '.join(KNOWN_NAMES[table][role])}",
+            hint=f"name it: --{role.replace('_', '-')}-column NAME",
+        )
+        for table in tables
+        for role in _REQUIRED[table]
+        if role not in found[table]
+    ]
+    if not {"interacted_at", "order"} & set(found["interactions"]):
+        problems.append(
+            TableError(
+                "the interactions table has no recognised time column",
+                got=", ".join(tables["interactions"]),
+                expected=f"one of {', '.join(KNOWN_NAMES['interactions']['interacted_at'])}",
+                hint="name it: --time-column NAME, or --order-column NAME where only the order is known",
+            )
+        )
+    return problems
 
 
 def make_project(
@@ -127,6 +161,7 @@ def make_project(
     named: Mapping[str, str | None],
     *,
     discover: Callable[[Path], list[tuple[str, str]]],
+    separator: Callable[[Path, str], str | None] | None = None,
     profile: Sequence[str] = (),
     prompt: str | None = None,
     name: str = "reland",
@@ -142,6 +177,9 @@ def make_project(
         Paths of `interactions`, `items` and optionally `users`.
     discover : callable
         Returns (name, type) of a file's columns; see `sources.discover_columns`.
+    separator : callable, optional
+        Returns what separates the categories in a column of a file, None where nothing does; see
+        `sources.common_separator`.
     extra : str
         TOML that is appended as it is.
     """
@@ -155,6 +193,9 @@ def make_project(
         )
     tables = {table: [column for column, _ in discover(Path(path))] for table, path in sources.items()}
     recognised = recognise(tables, named, profile)
+    categories = recognised.columns["items"].get("categories")
+    if separator and categories and (between := separator(Path(sources["items"]), categories)):
+        recognised = replace(recognised, separator=between)
     text = _toml(folder.resolve(), sources, recognised, prompt or recognised.prompt, name) + extra
     import tomllib
 
@@ -181,6 +222,7 @@ def _toml(folder: Path, sources: Mapping[str, Path | str], recognised: Recognise
         "",
         "[data]",
         *(f"{table} = {quoted(located(path))}" for table, path in sources.items()),
+        *([f"categories_separator = {quoted(recognised.separator)}"] if recognised.separator != "|" else []),
         "",
     ]
     for table, roles in recognised.columns.items():

@@ -68,8 +68,3 @@ def check_columns(table: SourceTable, mapping: Mapping[str, str]) -> list[Reland
                 )
             )
     return problems
-
-
-def quoted(name: str) -> str:
-    """Quote an identifier."""
-    return '"' + name.replace('"', '""') + '"'

@@ -120,6 +120,34 @@ def discover_columns(path: Path) -> list[tuple[str, str]]:
     return [(str(row[0]), str(row[1])) for row in rows]
 
 
+_SEPARATORS = ("|", ">", ";", ",")
+
+
+def common_separator(path: Path, column: str) -> str | None:
+    """Return what separates the parts of a file's text column: of | > ; and , the one in most of the values.
+
+    None where the column holds lists, or none of them is in a quarter of the values.
+    """
+    import duckdb
+
+    if dict(discover_columns(path)).get(column) != "VARCHAR":
+        return None
+    value, source = quoted(column), read_sql(str(path), sniff=True)
+    counts = ", ".join(f"count(*) filter (where contains({value}, '{each}'))" for each in _SEPARATORS)
+    with duckdb.connect() as connection:
+        try:
+            found = connection.execute(f"select count({value}), {counts} from {source}").fetchone() or (0,)
+        except duckdb.Error as error:
+            raise unreadable(str(path), error) from error
+    most = max(range(len(_SEPARATORS)), key=lambda place: found[1 + place])
+    return _SEPARATORS[most] if found[1 + most] * 4 > found[0] else None
+
+
+def quoted(name: str) -> str:
+    """Quote an identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
 def missing_file(name: str, location: str) -> TableError:
     """Describe a missing source, with the nearest file name of its folder."""
     path = Path(location)

@@ -11,10 +11,11 @@ from typing import Any
 from reland_features.config import Config
 from reland_features.databases import Database, open_database
 from reland_features.errors import RelandError, TableError
-from reland_features.source_columns import check_columns, mapped_columns, quoted
-from reland_features.source_tables import SourceTable, discover_columns, locations, source_ids
+from reland_features.source_columns import check_columns, mapped_columns
+from reland_features.source_tables import SourceTable, common_separator, discover_columns, locations, quoted, source_ids
 
-__all__ = ["check_sources", "discover_columns", "source_ids"]
+_TIMES = "ISO 8601, such as 2024-06-28 21:08:16, or epoch s, ms, µs or ns"
+__all__ = ["check_sources", "common_separator", "discover_columns", "source_ids"]
 
 
 def check_sources(
@@ -112,7 +113,9 @@ class _Check:
             if count
         ]
 
-    def _unreadable(self, table: SourceTable, column: str, parsed: str, expected: str) -> list[RelandError]:
+    def _unreadable(
+        self, table: SourceTable, column: str, parsed: str, expected: str, written: str = ""
+    ) -> list[RelandError]:
         bad = f"from {table.sql} where {quoted(column)} is not null and {parsed} is null"
         count, example = self._one(f"select count(*), min(cast({quoted(column)} as text)) {bad}")
         if not count:
@@ -122,6 +125,7 @@ class _Check:
                 f"column {column!r} of the {table.name} table cannot be read as {expected}",
                 where=table.where,
                 got=f"{count:,} rows, for example {example!r}",
+                expected=written,
                 hint="mend these values, or map another column",
             )
         ]
@@ -158,7 +162,7 @@ class _Check:
         problems += self._numbers(table, "order", "weight")
         if columns.interacted_at:
             time = self._time(table, columns.interacted_at)
-            unreadable = self._unreadable(table, columns.interacted_at, time, "times")
+            unreadable = self._unreadable(table, columns.interacted_at, time, "times", _TIMES)
             problems += unreadable or self._future(table, columns.interacted_at, time)
         elif not problems and columns.order:
             order = f"cast({quoted(columns.order)} as decimal(38, 6))"
@@ -261,7 +265,7 @@ class _Check:
         column = self.config.data.columns.impressions.shown_at
         time = self._time(table, column)
         problems = self._nulls(table, "user_id", "item_id", "shown_at", "is_clicked")
-        return problems + (self._unreadable(table, column, time, "times") or self._future(table, column, time))
+        return problems + (self._unreadable(table, column, time, "times", _TIMES) or self._future(table, column, time))
 
     def _overlap(self, interactions: SourceTable, items: SourceTable) -> list[RelandError]:
         left, right = (quoted(self._mapping(table.name)["item_id"]) for table in (interactions, items))

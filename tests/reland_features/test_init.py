@@ -1,10 +1,12 @@
 import tomllib
 
+import polars as pl
 import pytest
 
 from reland_features.config import load
-from reland_features.errors import ConfigError, TableError
+from reland_features.errors import CheckError, ConfigError, TableError
 from reland_features.init import make_project, recognise
+from reland_features.sources import common_separator
 
 TABLES = {
     "interactions": ["userId", "movieId", "rating", "timestamp"],
@@ -27,6 +29,68 @@ def test_common_names_are_recognised_whatever_their_case():
     assert found.profile == ("age", "gender")
     assert found.prompt == "movies"
     assert found.unused == {"interactions": ("rating",), "items": (), "users": ("zip_code",)}
+
+
+def test_punctuation_and_case_of_a_name_do_not_count():
+    tables = {
+        "interactions": ["customerID", "SKU", "stars", "Order Date"],
+        "items": ["SKU", "Product Name", "category-path"],
+        "users": ["CustomerId", "Age Group"],
+    }
+    found = recognise(tables, {})
+    assert found.columns == {
+        "interactions": {"user_id": "customerID", "item_id": "SKU", "interacted_at": "Order Date"},
+        "items": {"item_id": "SKU", "title": "Product Name", "categories": "category-path"},
+        "users": {"user_id": "CustomerId"},
+    }
+    assert found.profile == ("Age Group",)
+    assert found.prompt == "products"
+    assert (
+        recognise({**TABLES, "items": ["movie_id", "movieId", "title"]}, {}).columns["items"]["item_id"] == "movie_id"
+    )
+
+
+def test_every_column_that_is_missing_is_named_at_once():
+    with pytest.raises(CheckError) as caught:
+        recognise({"interactions": ["who", "what"], "items": ["what", "genres"]}, {})
+    asked = [problem.hint for problem in caught.value.problems]
+    assert [hint.split()[2] for hint in asked] == [
+        "--user-id-column",
+        "--item-id-column",
+        "--item-id-column",
+        "--title-column",
+        "--time-column",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (["Action|Drama", "Comedy", "A, B|C"], "|"),
+        (["Home > Kitchen, Dining", "Home > Garden", "Toys"], ">"),
+        (["Action,Drama", "Comedy", "Drama,War", None], ","),
+        (["Health, Beauty", "Toys", "Books", "Garden", "Pets"], None),
+        (["Toys", "Books"], None),
+    ],
+)
+def test_what_separates_categories_is_seen_in_the_values(tmp_path, values, expected):
+    pl.DataFrame({"id": range(len(values)), "Product Category": values}).write_csv(tmp_path / "items.csv")
+    assert common_separator(tmp_path / "items.csv", "Product Category") == expected
+
+
+def test_lists_of_categories_need_no_separator(tmp_path):
+    pl.DataFrame({"id": [1], "genres": [["A, B", "C, D"]]}).write_parquet(tmp_path / "items.parquet")
+    assert common_separator(tmp_path / "items.parquet", "genres") is None
+
+
+def test_the_separator_stands_in_the_configuration(tmp_path):
+    sources = {name: tmp_path / f"{name}.parquet" for name in TABLES}
+    asked = []
+    make_project(tmp_path / "D", sources, {}, discover=names, separator=lambda *given: asked.append(given) or ">")
+    assert load(tmp_path / "D").data.categories_separator == ">"
+    assert asked == [(tmp_path / "items.parquet", "genres")]
+    make_project(tmp_path / "E", sources, {}, discover=names, separator=lambda *given: None)
+    assert load(tmp_path / "E").data.categories_separator == "|"
 
 
 def test_a_named_column_goes_before_a_common_name():
