@@ -70,25 +70,36 @@ class RankingView:
 
     @property
     def verdicts(self) -> tuple[str, ...]:
-        """One sentence per opponent, for the headline's metric, and what they mean together."""
+        """For the headline's metric, ranker by ranker: a sentence per opponent, and one on all of its controls."""
         if self.headline is None:
             return ("No paired differences were given, so nothing can be concluded from the table alone.",)
         quoted = [d for d in self.overall if d.metric == self.headline.metric]
-        sentences = [str(d) for d in quoted]
-        controls = [d for d in quoted if d.role == "control"]
-        if as_good := [d.against for d in controls if d.low <= 0]:
-            sentences.append(
-                "A control has another user's rationale, the same one for everybody, or what no LLM wrote. Not better "
-                f"than {', '.join(f'“{name}”' for name in as_good)}, the content of the rationales cannot be "
-                "credited with a gain."
-            )
-        elif controls and self.headline.low > 0:
-            sentences.append(
-                "A control has another user's rationale, the same one for everybody, or what no LLM wrote. Better "
-                f"than {', '.join(f'“{d.against}”' for d in controls)} too, the gain comes from the content of the "
-                "rationales, not from the extra columns."
-            )
+        sentences: list[str] = []
+        for ranker in dict.fromkeys(d.ranker for d in quoted):
+            own = [d for d in quoted if d.ranker == ranker]
+            others, controls = ([d for d in own if (d.role == "control") == wanted] for wanted in (False, True))
+            sentences += map(str, others)
+            if controls:
+                sentences.append(_on_controls(ranker, controls, gains=bool(others) and others[0].low > 0))
         return tuple(sentences)
+
+
+def _on_controls(ranker: str, controls: Sequence[Difference], *, gains: bool) -> str:
+    """Say which controls a ranker beats, and what that means for its gain."""
+    parts = [
+        f"{verb} {', '.join(f'“{d.against}” ({signed(d.value)})' for d in chosen)}"
+        for verb, chosen in (
+            ("better than", [d for d in controls if d.low > 0]),
+            ("not better than", [d for d in controls if d.low <= 0]),
+        )
+        if chosen
+    ]
+    sentence = (
+        f"Controls have another's rationale, one for all, or what no LLM wrote; “{ranker}” is {'; '.join(parts)}."
+    )
+    if any(d.low <= 0 for d in controls):
+        return f"{sentence} The content of the rationales cannot be credited with a gain."
+    return sentence + " The gain comes from the content of the rationales, not from the extra columns." * gains
 
 
 def ranking_view(metrics: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> RankingView:

@@ -236,18 +236,50 @@ def test_gain_loss_and_no_difference_are_told_in_the_same_place(value: float, lo
 
 
 def test_a_control_as_good_as_the_rationales_takes_the_credit_away():
-    def verdict(shuffled_low: float, constant_low: float) -> str:
-        lows = {"baseline": 0.004, "rationales shuffled": shuffled_low, "rationale constant": constant_low}
+    def verdicts(baseline: float, shuffled: float, constant: float, ranker: str = "with") -> list[str]:
+        lows = {("without", "baseline"): baseline, ("shuffled", "control"): shuffled, ("constant", "control"): constant}
         differences = [
-            {"ranker": "with", "against": against, "metric": "ndcg@10", "value": 0.01, "low": low, "high": 0.02}
-            | {"role": "baseline" if against == "baseline" else "control"}
-            for against, low in lows.items()
+            {
+                "ranker": ranker,
+                "against": against,
+                "role": role,
+                "metric": "ndcg@10",
+                "value": v,
+                "low": v,
+                "high": 0.02,
+            }
+            for (against, role), v in lows.items()
         ]
-        return ranking_view({"rankers": [], "differences": differences}).verdicts[-1]
+        return list(ranking_view({"rankers": [], "differences": differences}).verdicts)
 
-    assert "than “rationales shuffled”, the content of the rationales cannot be credited" in verdict(-0.001, 0.001)
-    assert "than “rationale constant”, the content of the rationales cannot be credited" in verdict(0.001, -0.001)
-    assert "“rationales shuffled”, “rationale constant” too, the gain comes from the content" in verdict(0.001, 0.001)
+    credit = "The content of the rationales cannot be credited with a gain."
+    gain = "The gain comes from the content of the rationales, not from the extra columns."
+    means = "Controls have another's rationale, one for all, or what no LLM wrote; “with” is"
+    for lows, says in (
+        ((0.004, -0.001, 0.002), f"better than “constant” (+0.0020); not better than “shuffled” (−0.0010). {credit}"),
+        ((0.004, 0.002, -0.001), f"better than “shuffled” (+0.0020); not better than “constant” (−0.0010). {credit}"),
+        ((0.004, -0.001, -0.001), f"not better than “shuffled” (−0.0010), “constant” (−0.0010). {credit}"),
+        ((0.004, 0.001, 0.002), f"better than “shuffled” (+0.0010), “constant” (+0.0020). {gain}"),
+        ((-0.004, 0.001, 0.002), "better than “shuffled” (+0.0010), “constant” (+0.0020)."),
+    ):
+        first, last = verdicts(*lows)
+        assert "“without”" in first
+        assert last == f"{means} {says}"
+
+
+def test_each_ranker_is_held_against_its_own_controls():
+    rows = [("a", "none", "baseline", 0.1), ("a", "c", "control", 0.1), ("a", "t", "alternative", -0.1)]
+    rows += [("b", "t", "baseline", 0.1), ("b", "d", "control", -0.1)]
+    differences = [
+        {"ranker": ranker, "against": against, "role": role, "metric": "ndcg@10", "value": low, "low": low, "high": 0.2}
+        for ranker, against, role, low in rows
+    ]
+    a_none, a_text, a_controls, b_text, b_controls = ranking_view({"rankers": [], "differences": differences}).verdicts
+    assert (a_none.startswith("“a” has a higher"), "“t” cannot be told apart" in a_text) == (True, True)
+    assert "“a” is better than “c”" in a_controls
+    assert "The gain comes" in a_controls
+    assert b_text.startswith("“b” has a higher")
+    assert "“b” is not better than “d”" in b_controls
 
 
 def test_intervals_are_found_however_the_metrics_state_them():
