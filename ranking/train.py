@@ -28,7 +28,7 @@ from ranking.tabular import (
 )
 from ranking.training_frame import training_frame
 from reland_features.artifacts import content_id, write_atomically
-from reland_features.errors import ArtifactError, RelandError
+from reland_features.errors import ArtifactError, ConfigError, RelandError
 from reland_features.feast import open_store
 from reland_features.process import leave
 
@@ -183,6 +183,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu", help="of sasrec and masknet: cpu, cuda, cuda:1 or auto")
     options = parser.parse_args(arguments)
     try:
+        if options.model == "xgboost" and options.device != "cpu":
+            raise ConfigError(
+                "xgboost is trained on the CPU here", where="--device", got=options.device, hint="leave --device out"
+            )
         project = RankingProject.open(options.project)
         if options.model == "xgboost":
             print(save(train(project, options.service), project.models))

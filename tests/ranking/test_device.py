@@ -11,6 +11,7 @@ import torch
 
 from ranking.ctr import train as train_ctr
 from ranking.device import chosen_device
+from ranking.train import main as train
 from reland_features.errors import ConfigError
 
 HERE = Path(__file__).parent
@@ -41,6 +42,11 @@ def test_a_device_is_chosen_by_name(monkeypatch):
     for name in ("cuda", "gpu"):
         with pytest.raises(ConfigError, match="there is no such device"):
             chosen_device(name)
+
+
+def test_a_device_is_refused_where_it_would_be_passed_over(project, capsys):
+    assert train(["--project", str(project.root), "--device", "cuda"]) == 1
+    assert "xgboost is trained on the CPU here" in capsys.readouterr().err
 
 
 def test_a_device_that_is_not_there_is_one_error_before_any_work(project, monkeypatch):
