@@ -60,9 +60,10 @@ def render(measured: dict[str, dict], max_users: int, note: str) -> str:
         "XGBoost (`rank:ndcg`) on features from Feast, one training seed, stopped early on every tenth training query. "
         "It knows users and items by popularity, activity and the history's share of the item's categories, and no "
         "more; with rationales, by the cosine of rationale and item text, similarity, cluster and leading principal "
-        "components too. *Shuffled* are the rationales of other users, *constant* is that of one user for everybody, "
-        "*mean item text* the mean of the texts of the user's history in the rationale's place, *seed's mean text* "
-        "that of the matched seed's, both of which no LLM wrote; *+ mean text* has the former beside something else. "
+        "components too. *Shuffled* are the rationales of other users, *constant* is that of one user for everybody; "
+        "the *match without a text* has similarity and cluster alone. The *mean item text*, of the user's history, "
+        "and the *seed's mean text*, of the matched seed's, stand in the rationale's place; no LLM wrote them. "
+        "*+ mean text* has the former beside something else. "
         "Intervals are over users.",
     ]
     for name, metrics in measured.items():

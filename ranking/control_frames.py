@@ -93,6 +93,12 @@ def deal(store: FeatureStore, frames: Frames, givers: pl.DataFrame) -> Frames:
     return Frames(dealt(frames.train), dealt(frames.test))
 
 
+def match_alone(frames: Frames) -> Frames:
+    """Take the rationale's text away: its cosine with the item, and its components; similarity and cluster stay."""
+    gone = [pl.lit(None, frames.test[column].dtype).alias(column) for column in (_COSINE, COMPONENTS)]
+    return Frames(frames.train.with_columns(gone), frames.test.with_columns(gone))
+
+
 @dataclass(frozen=True)
 class MeanTexts:
     """The mean of the item texts of users' histories, which no LLM wrote.

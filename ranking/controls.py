@@ -8,6 +8,9 @@ SHUFFLED = "rationales shuffled"
 CONSTANT = "rationale constant"
 """The same rationale for everybody who has one: what a text gives that says nothing of the user."""
 
+MATCH = "match without a text"
+"""Similarity and cluster of the match, and no text at all: what it gives to be told whom a user is like."""
+
 SEED_TEXT = "seed's mean text, no LLM"
 """The mean of the item texts of the matched seed's history: what the match gives, without what the LLM wrote."""
 

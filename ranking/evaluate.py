@@ -2,10 +2,10 @@
 
 All rankers see the same training and test queries. Beside the baseline and the one with rationales there are
 others with something else in the rationales' place: those of other users (*shuffled*), that of one user for
-everybody (*constant*), and the mean item text of the matched seed, which tell what the extra columns and the match
-give without what the LLM wrote of this user. The mean item text of the user's own history costs no call: it has a
-ranker too, and all the others are measured again with it beside them. Differences are paired by query, with a
-bootstrap interval.
+everybody (*constant*), no text at all beside the match's similarity and cluster, and the mean item text of the
+matched seed, which tell what the extra columns and the match give without what the LLM wrote of this user. The mean
+item text of the user's own history costs no call: it has a ranker too, and all the others are measured again with it
+beside them. Differences are paired by query, with a bootstrap interval.
 """
 
 from __future__ import annotations
@@ -20,8 +20,17 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ranking.control_frames import Frames, beside, constant, deal, join_features, shuffled, texts_without_llm
-from ranking.controls import CONSTANT, MEAN_TEXT, RATIONALES, SEED_TEXT, SHUFFLED, with_mean_text
+from ranking.control_frames import (
+    Frames,
+    beside,
+    constant,
+    deal,
+    join_features,
+    match_alone,
+    shuffled,
+    texts_without_llm,
+)
+from ranking.controls import CONSTANT, MATCH, MEAN_TEXT, RATIONALES, SEED_TEXT, SHUFFLED, with_mean_text
 from ranking.dataset import TEST, TRAIN, ranking_queries
 from ranking.metrics import QueryMetrics, paired_bootstrap, query_metrics
 from ranking.project import RankingProject
@@ -34,7 +43,7 @@ from reland_features.process import leave
 
 BASELINE = "baseline"
 K = 10
-_CONTROLS = (SHUFFLED, CONSTANT, SEED_TEXT)
+_CONTROLS = (SHUFFLED, CONSTANT, MATCH, SEED_TEXT)
 _RANKERS = (
     *(BASELINE, RATIONALES, *_CONTROLS),
     *(MEAN_TEXT, with_mean_text(RATIONALES), *map(with_mean_text, _CONTROLS)),
@@ -89,6 +98,7 @@ def evaluate(project: RankingProject, *, candidates: int | None, max_users: int 
         measure(with_mean_text(name), *beside(with_rationales, given, mean))
 
     measure_twice(RATIONALES, frames)
+    measure_twice(MATCH, match_alone(frames))
     measure_twice(SEED_TEXT, of_the_seed)
     measure_twice(SHUFFLED, deal(store, frames, shuffled(frames, seed)))
     measure_twice(CONSTANT, deal(store, frames, constant(frames)))

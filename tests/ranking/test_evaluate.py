@@ -9,13 +9,24 @@ import numpy as np
 import polars as pl
 import polars.selectors as cs
 import pytest
+from polars.testing import assert_frame_equal
 from toy_project import make_toy
 
-from ranking.control_frames import Frames, MeanTexts, beside, constant, deal, join_features, shuffled, texts_without_llm
-from ranking.controls import CONSTANT, MEAN_TEXT, RATIONALES, SEED_TEXT, SHUFFLED, with_mean_text
+from ranking.control_frames import (
+    Frames,
+    MeanTexts,
+    beside,
+    constant,
+    deal,
+    join_features,
+    match_alone,
+    shuffled,
+    texts_without_llm,
+)
+from ranking.controls import CONSTANT, MATCH, MEAN_TEXT, RATIONALES, SEED_TEXT, SHUFFLED, with_mean_text
 from ranking.dataset import TEST, TRAIN, ranking_queries
 from ranking.evaluate import BASELINE, main
-from ranking.tabular import rationale_features
+from ranking.tabular import COMPONENTS, rationale_features
 from ranking.train import ROUNDS, load
 from reland_features.errors import ArtifactError
 from reland_features.feast import open_store
@@ -34,7 +45,7 @@ def metrics(project, tmp_path_factory):
 
 def test_rationales_that_decide_are_found_to_decide(metrics):
     rankers = {ranker["name"]: ranker for ranker in metrics["rankers"]}
-    texts = [RATIONALES, SHUFFLED, CONSTANT, SEED_TEXT]
+    texts = [RATIONALES, SHUFFLED, CONSTANT, MATCH, SEED_TEXT]
     assert list(rankers) == [BASELINE, *texts, MEAN_TEXT, *map(with_mean_text, texts)]
     for name in (RATIONALES, with_mean_text(RATIONALES)):
         assert rankers[name]["ndcg@10"] > rankers[BASELINE]["ndcg@10"] + 0.2
@@ -42,11 +53,12 @@ def test_rationales_that_decide_are_found_to_decide(metrics):
     assert rankers[BASELINE]["hit_rate@10"] == pytest.approx(0.25, abs=0.1)
     assert rankers[SHUFFLED]["hit_rate@10"] == pytest.approx(0.25, abs=0.1)
     assert rankers[CONSTANT]["hit_rate@10"] == pytest.approx(0.25, abs=0.1)
+    assert rankers[MATCH]["hit_rate@10"] == pytest.approx(0.25, abs=0.1), "a user's columns meet no item's"
     assert rankers[MEAN_TEXT]["hit_rate@10"] == pytest.approx(0.25, abs=0.1), "histories here know no taste"
     assert metrics["trees"].keys() == rankers.keys()
     assert all(1 <= trees <= ROUNDS for trees in metrics["trees"].values())
     for row in metrics["differences"]:
-        # Here the match alone tells the taste, by its cluster; no text is needed.
+        # Here the seed tells the taste, so any text of the seed's will do.
         if row["level"] == "all" and SEED_TEXT not in row["against"]:
             assert 0.03 < row["low"] < row["value"] < row["high"], (row["ranker"], row["against"])
     assert rankers[SEED_TEXT]["ndcg@10"] > rankers[BASELINE]["ndcg@10"] + 0.2
@@ -64,11 +76,12 @@ def test_metrics_say_what_was_measured(metrics, project):
         assert whole == pytest.approx(ranker["ndcg@10"])
     rankers = {ranker["name"]: ranker for ranker in metrics["rankers"]}
     overall = [d for d in metrics["differences"] if d["level"] == "all"]
-    assert len(overall) == 2 * (5 + 4)
+    assert len(overall) == 2 * (6 + 5)
     assert {d["against"]: d["role"] for d in overall if d["ranker"] == RATIONALES} == {
         BASELINE: "baseline",
         SHUFFLED: "control",
         CONSTANT: "control",
+        MATCH: "control",
         SEED_TEXT: "control",
         MEAN_TEXT: "alternative",
     }
@@ -98,6 +111,20 @@ def test_shuffled_keeps_the_baseline_columns_and_deals_whole_rationales(joined):
     assert of[1] == of[2], "the same permutation in train and test"
     assert sorted(map(str, of[0].values())) == sorted(map(str, of[1].values())), "dealt out, not drawn"
     assert sum(of[0][user] == of[1][user] for user in of[0]) < 15
+
+
+def test_the_match_alone_has_everything_but_the_text(joined):
+    _, frames = joined
+    alone = match_alone(frames)
+    texts = ["rationale_item_cross__rationale_item_cosine", COMPONENTS]
+    for given, left in ((frames.train, alone.train), (frames.test, alone.test)):
+        assert_frame_equal(left.drop(texts), given.drop(texts))
+        assert left.select(texts).null_count().row(0) == (left.height, left.height)
+        assert left.schema == given.schema
+    matrix = rationale_features(frames.train).matrix(alone.test)
+    names = rationale_features(frames.train).names
+    assert not matrix[:, [n for n, name in enumerate(names) if "cosine" in name or "component" in name]].any()
+    assert matrix[:, names.index("similarity")].any()
 
 
 def test_constant_gives_everybody_with_a_rationale_that_of_the_most_central_user(joined):
