@@ -256,7 +256,29 @@ class _Check:
                     hint="give them a title, leave them out, or set data.columns.items.title",
                 )
             )
-        return problems
+        return problems + self._printed_lists(table)
+
+    def _printed_lists(self, table: SourceTable) -> list[RelandError]:
+        """Find categories such as "['Action', 'Drama']", of which brackets and quotes would become a part."""
+        column = self._mapping("items").get("categories")
+        if column is None or table.kind(column) != "text":
+            return []
+        text = f"trim(cast({quoted(column)} as text))"
+        count, example, all_texts = self._one(
+            f"select sum(case when {text} like '[%]' then 1 else 0 end), "
+            f"min(case when {text} like '[%]' then {text} end), count({text}) from {table.sql}"
+        )
+        if not count or 2 * count <= all_texts:
+            return []
+        return [
+            TableError(
+                "categories are lists that were printed as text",
+                where=table.where,
+                got=f"{count:,} rows, for example {example!r}",
+                expected="a list column, as parquet has, or names with data.categories_separator between them",
+                hint="write them as Action|Drama, or keep the lists in parquet",
+            )
+        ]
 
     def _users(self, table: SourceTable) -> list[RelandError]:
         return self._nulls(table, "user_id") + self._unique(table, "user_id")

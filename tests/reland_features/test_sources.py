@@ -153,6 +153,14 @@ def test_items_without_titles(check):
     assert problem.got == "2 items, for example 'x'"
 
 
+def test_lists_printed_as_text_are_no_categories(check):
+    problem = only(check(items=ITEMS.with_columns(genres=pl.Series(["['Action', 'Drama']", "[]"])), suffix="csv"))
+    assert problem.what == "categories are lists that were printed as text"
+    assert problem.got == """2 rows, for example "['Action', 'Drama']\""""
+    some = pl.DataFrame({"iid": ["x", "y"], "name": ["X", "Y"], "genres": ["[Deluxe]", "Drama|War"]})
+    assert check(items=some, suffix="csv") == []
+
+
 def test_future_times_suggest_another_unit(check):
     problem = only(check(events=EVENTS.with_columns(at=pl.Series([1_700_000_000, 1_700_000_000, 99_000_000_000, 5]))))
     assert "lies in the future" in problem.what
