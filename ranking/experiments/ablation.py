@@ -34,8 +34,9 @@ def run(study: Study) -> list[Path]:
             try:
                 study.runner.project(specs[0])
             except ConfigError as error:
-                missing.append(f"{backbone} {label}: not run, for want of a project. Make it: `{error.hint}`")
-                print(missing[-1], file=sys.stderr)
+                line = f"{backbone} {label}: not run, for want of a project. Make it: `{error.hint}`"
+                print(line, file=sys.stderr)
+                missing.append(line.replace(str(study.runner.projects), "DIR"))  # a page names no folder of a machine
                 continue
             wanted += [(f"{backbone} {label}", spec) for spec in specs]
     groups = study.measure(wanted)
