@@ -24,7 +24,6 @@ from reland_features.report import (
     render,
     write_report,
 )
-from reland_features.report.ranking_view import ranking_view
 
 NASTY = "<script>alert('x')</script> & $x_1^2$ \"é\""
 METRICS = {
@@ -233,69 +232,6 @@ def test_gain_loss_and_no_difference_are_told_in_the_same_place(value: float, lo
     note = re.search(r'<div class="note">(.*?)</div>', page, re.DOTALL)
     assert note is not None
     assert f"{says}: {value:+.4f}".replace("-", "−") in note[1]
-
-
-def test_a_control_as_good_as_the_rationales_takes_the_credit_away():
-    def verdicts(baseline: float, shuffled: float, constant: float, ranker: str = "with") -> list[str]:
-        lows = {("without", "baseline"): baseline, ("shuffled", "control"): shuffled, ("constant", "control"): constant}
-        differences = [
-            {
-                "ranker": ranker,
-                "against": against,
-                "role": role,
-                "metric": "ndcg@10",
-                "value": v,
-                "low": v,
-                "high": 0.02,
-            }
-            for (against, role), v in lows.items()
-        ]
-        return list(ranking_view({"rankers": [], "differences": differences}).verdicts)
-
-    credit = "The content of the rationales cannot be credited with a gain."
-    gain = "The gain comes from the content of the rationales, not from the extra columns."
-    means = "Controls have another's rationale, one for all, or what no LLM wrote; “with” is"
-    for lows, says in (
-        ((0.004, -0.001, 0.002), f"better than “constant” (+0.0020); not better than “shuffled” (−0.0010). {credit}"),
-        ((0.004, 0.002, -0.001), f"better than “shuffled” (+0.0020); not better than “constant” (−0.0010). {credit}"),
-        ((0.004, -0.001, -0.001), f"not better than “shuffled” (−0.0010), “constant” (−0.0010). {credit}"),
-        ((0.004, 0.001, 0.002), f"better than “shuffled” (+0.0010), “constant” (+0.0020). {gain}"),
-        ((-0.004, 0.001, 0.002), "better than “shuffled” (+0.0010), “constant” (+0.0020)."),
-    ):
-        first, last = verdicts(*lows)
-        assert "“without”" in first
-        assert last == f"{means} {says}"
-
-
-def test_each_ranker_is_held_against_its_own_controls():
-    rows = [("a", "none", "baseline", 0.1), ("a", "c", "control", 0.1), ("a", "t", "alternative", -0.1)]
-    rows += [("b", "t", "baseline", 0.1), ("b", "d", "control", -0.1)]
-    differences = [
-        {"ranker": ranker, "against": against, "role": role, "metric": "ndcg@10", "value": low, "low": low, "high": 0.2}
-        for ranker, against, role, low in rows
-    ]
-    a_none, a_text, a_controls, b_text, b_controls = ranking_view({"rankers": [], "differences": differences}).verdicts
-    assert (a_none.startswith("“a” has a higher"), "“t” cannot be told apart" in a_text) == (True, True)
-    assert "“a” is better than “c”" in a_controls
-    assert "The gain comes" in a_controls
-    assert b_text.startswith("“b” has a higher")
-    assert "“b” is not better than “d”" in b_controls
-
-
-def test_intervals_are_found_however_the_metrics_state_them():
-    view = ranking_view(
-        [
-            {"name": "a", "hr@10": 0.5, "hr@10_ci": [0.4, 0.6], "seconds": 3},
-            {"name": "b", "hr@10": 0.5, "hr@10_low": 0.4, "hr@10_high": 0.6},
-            {"name": "c", "hr@10": 0.5, "ci": {"hr@10": (0.4, 0.6)}},
-            {"name": "d", "note": "no interval"},
-        ]
-    )
-    assert view.metrics == ("hr@10", "seconds")
-    assert [(cells[0].value, cells[0].low, cells[0].high) for _, cells in view.rows] == [(0.5, 0.4, 0.6)] * 3 + [
-        (None, None, None)
-    ]
-    assert "nothing can be concluded" in view.verdicts[0]
 
 
 def test_a_run_without_ranker_match_examples_or_price_is_told_plainly():
