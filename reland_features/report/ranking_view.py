@@ -14,7 +14,8 @@ class Difference:
     Parameters
     ----------
     role : str
-        What the second ranker is: a ``"control"`` has to be beaten before a gain is the rationales'.
+        What the second ranker is: ``"baseline"``; a ``"control"``, which has to be beaten before a gain is the
+        rationales'; or an ``"alternative"`` to them.
     """
 
     ranker: str
@@ -80,7 +81,9 @@ class RankingView:
             others, controls = ([d for d in own if (d.role == "control") == wanted] for wanted in (False, True))
             sentences += map(str, others)
             if controls:
-                sentences.append(_on_controls(ranker, controls, gains=bool(others) and others[0].low > 0))
+                baselines = [d for d in others if d.role != "alternative"]
+                gains = bool(baselines) and all(d.low > 0 for d in baselines)
+                sentences.append(_on_controls(ranker, controls, gains=gains))
         return tuple(sentences)
 
 
@@ -94,9 +97,8 @@ def _on_controls(ranker: str, controls: Sequence[Difference], *, gains: bool) ->
         )
         if chosen
     ]
-    sentence = (
-        f"Controls have another's rationale, one for all, or what no LLM wrote; “{ranker}” is {'; '.join(parts)}."
-    )
+    kinds = "Controls have another's rationale, one for all, no text, or one that no LLM wrote"
+    sentence = f"{kinds}; “{ranker}” is {'; '.join(parts)}."
     if any(d.low <= 0 for d in controls):
         return f"{sentence} The content of the rationales cannot be credited with a gain."
     return sentence + " The gain comes from the content of the rationales, not from the extra columns." * gains

@@ -6,11 +6,11 @@ from reland_features.report.ranking_view import ranking_view
 
 
 def test_a_control_as_good_as_the_rationales_takes_the_credit_away():
-    def verdicts(baseline: float, shuffled: float, constant: float, ranker: str = "with") -> list[str]:
+    def verdicts(baseline: float, shuffled: float, constant: float) -> list[str]:
         lows = {("without", "baseline"): baseline, ("shuffled", "control"): shuffled, ("constant", "control"): constant}
         differences = [
             {
-                "ranker": ranker,
+                "ranker": "with",
                 "against": against,
                 "role": role,
                 "metric": "ndcg@10",
@@ -24,7 +24,7 @@ def test_a_control_as_good_as_the_rationales_takes_the_credit_away():
 
     credit = "The content of the rationales cannot be credited with a gain."
     gain = "The gain comes from the content of the rationales, not from the extra columns."
-    means = "Controls have another's rationale, one for all, or what no LLM wrote; “with” is"
+    means = "Controls have another's rationale, one for all, no text, or one that no LLM wrote; “with” is"
     for lows, says in (
         ((0.004, -0.001, 0.002), f"better than “constant” (+0.0020); not better than “shuffled” (−0.0010). {credit}"),
         ((0.004, 0.002, -0.001), f"better than “shuffled” (+0.0020); not better than “constant” (−0.0010). {credit}"),
@@ -38,13 +38,13 @@ def test_a_control_as_good_as_the_rationales_takes_the_credit_away():
 
 
 def test_each_ranker_is_held_against_its_own_controls():
-    rows = [("a", "none", "baseline", 0.1), ("a", "c", "control", 0.1), ("a", "t", "alternative", -0.1)]
+    rows = [("a", "t", "alternative", -0.1), ("a", "none", "baseline", 0.1), ("a", "c", "control", 0.1)]
     rows += [("b", "t", "baseline", 0.1), ("b", "d", "control", -0.1)]
     differences = [
         {"ranker": ranker, "against": against, "role": role, "metric": "ndcg@10", "value": low, "low": low, "high": 0.2}
         for ranker, against, role, low in rows
     ]
-    a_none, a_text, a_controls, b_text, b_controls = ranking_view({"rankers": [], "differences": differences}).verdicts
+    a_text, a_none, a_controls, b_text, b_controls = ranking_view({"rankers": [], "differences": differences}).verdicts
     assert (a_none.startswith("“a” has a higher"), "“t” cannot be told apart" in a_text) == (True, True)
     assert "“a” is better than “c”" in a_controls
     assert "The gain comes" in a_controls
