@@ -17,8 +17,9 @@ from ranking.project import RankingProject
 from ranking.rationales import Rationales
 from ranking.sides import FeatureSides
 from ranking.splits import Split
+from reland_features.artifacts import ArtifactStore
 from reland_features.columns import USER_SEED_MATCH
-from reland_features.errors import ConfigError
+from reland_features.errors import ArtifactError, ConfigError
 from reland_features.feature_store import open_store
 
 
@@ -37,6 +38,20 @@ def load_split(root: Path) -> Split:
 @lru_cache(maxsize=2)
 def _features(root: Path) -> RankerFeatures:
     return load_features(open_project(root), load_split(root))
+
+
+def text_encoder_of(project: RankingProject) -> str:
+    """Return the id of the encoder of the published item texts; raise `ArtifactError` where the run's folder is gone."""
+    store = ArtifactStore(project.root / ".reland" / "artifacts")
+    features = store.find("features", project.features_run)
+    if features is None:
+        raise ArtifactError(
+            "the folder of the published feature run is not there",
+            where=str(store.root / "features"),
+            expected=project.features_run,
+            hint="reland run",
+        )
+    return str(features.manifest["config"]["text_encoder_id"])
 
 
 def sides_of(root: Path, spec: RunSpec) -> Sides | None:

@@ -19,7 +19,7 @@ from ranking.backbones import build
 from ranking.backbones.base import Backbone
 from ranking.device import chosen_device, kept_weights
 from ranking.experiments.dataset import BACKBONES, Dataset
-from ranking.experiments.inputs import load_split, open_project, sides_of
+from ranking.experiments.inputs import load_split, open_project, sides_of, text_encoder_of
 from ranking.experiments.machine import machine, versions
 from ranking.experiments.runs import LEVELS, Plan, Run, RunSpec
 from ranking.experiments.variants import variant
@@ -87,24 +87,17 @@ class Runner:
                 got=spec.backbone,
                 expected=", ".join(BACKBONES.get(spec.task, ())),  # type: ignore[call-overload]
             )
-        chosen, given = variant(spec.variant), self.project(spec)
+        chosen, project = variant(spec.variant), self.project(spec)
         spec = spec.canonical()
-        project = self.project(spec)
-        if project.marts.name != given.marts.name:
-            raise ConfigError(
-                "rationales of another source were made on other interactions, so users cannot be compared",
-                where=str(given.root),
-                got=given.marts.name,
-                expected=f"{project.marts.name}, as in {project.root}",
-                hint="make both projects with the same --set",
-            )
         inputs = {"marts": project.marts.name}
-        if chosen.item_text or chosen.reads_rationales:
+        if chosen.reads_pool:
             inputs["features_run"] = project.features_run
+        elif chosen.item_text:
+            inputs["text_encoder"] = text_encoder_of(project)
         hyperparameters = self.dataset.hyperparameters(
             spec.task, spec.backbone, quick=spec.quick, overrides=dict(spec.overrides)
         )
-        return Plan(spec, hyperparameters, inputs)
+        return Plan(spec, hyperparameters, inputs, project.root)
 
     def path(self, plan: Plan) -> Path:
         """Return where a run's file is, or will be."""
@@ -139,7 +132,7 @@ class Runner:
         started = time.process_time()
         metrics = evaluate(backbone, self.part)
         seconds = time.process_time() - started
-        project = self.project(spec)
+        project = open_project(plan.project)
         run = Run(
             users=metrics.users.astype(np.uint32),
             level=_levels(project, backbone.split)[metrics.users],
@@ -149,7 +142,8 @@ class Runner:
                 "spec": dataclasses.asdict(spec),
                 "hyperparameters": plan.hyperparameters.as_dict(),
                 "part": self.part,
-                "inputs": dict(plan.inputs) | {"pool_version": project.pool_version},
+                "inputs": dict(plan.inputs)
+                | ({"pool_version": project.pool_version} if variant(spec.variant).reads_pool else {}),
                 "curve": [dataclasses.asdict(point) for point in fitted.curve],
                 "best": fitted.best,
                 "best_epoch": fitted.best_epoch,
@@ -178,7 +172,7 @@ class Runner:
 
     def untrained(self, plan: Plan) -> Backbone:
         """Build a run's backbone with its features."""
-        spec, root = plan.spec, self.project(plan.spec).root
+        spec, root = plan.spec, plan.project
         split, sides = load_split(root), sides_of(root, spec)
         cut = split if spec.keep_last is None else split.keep_last(spec.keep_last)
         backbone = build(spec.backbone, cut, plan.hyperparameters.options, sides=sides, seed=spec.seed)
@@ -195,6 +189,7 @@ class Runner:
             raise next(iter(problems.values()))
         if problems:
             raise CheckError(list(problems.values()))
+        _check_comparable(plans.values())
         return plans
 
     def _execute_all(self, plans: Sequence[Plan]) -> Iterator[tuple[Plan, Run]]:
@@ -227,6 +222,21 @@ class Runner:
 
 def _execute(runner: Runner, plan: Plan) -> Run:
     return runner.execute(plan)[0]
+
+
+def _check_comparable(plans: Iterable[Plan]) -> None:
+    """Raise `ConfigError` where runs that are to be compared have not the same users and interactions."""
+    first: dict[str, Plan] = {}
+    for plan in plans:
+        other = first.setdefault(plan.spec.task, plan)
+        if plan.inputs["marts"] != other.inputs["marts"]:
+            raise ConfigError(
+                "rationales of another source were made on other interactions, so users cannot be compared",
+                where=str(plan.project),
+                got=plan.inputs["marts"],
+                expected=f"{other.inputs['marts']}, as in {other.project}",
+                hint="make both projects with the same --set",
+            )
 
 
 def _share_cores(jobs: int) -> None:

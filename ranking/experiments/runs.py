@@ -102,12 +102,17 @@ class Plan:
     Parameters
     ----------
     inputs : mapping of str to str
-        Ids of the marts and, for variants that read features, of the feature run.
+        Ids of the marts and, for variants that read them, of the feature run; where only item texts are read, of
+        the text encoder.
+    project : Path
+        Where they are read from. It decides nothing: what a run does not read from the pool is the same in
+        every project of the same marts.
     """
 
     spec: RunSpec
     hyperparameters: Hyperparameters
     inputs: Mapping[str, str]
+    project: Path
 
     @property
     def id(self) -> str:

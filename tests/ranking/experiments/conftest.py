@@ -71,4 +71,7 @@ def _write_pool(root: Path, toy: Toy) -> None:
     (artifacts / "reasoning_pool" / "reasoning_pool-1" / "pool.json").write_text(json.dumps(described))
     path = root / ".reland" / "current.json"
     current = json.loads(path.read_text())
+    features = artifacts / "features" / current["features_run"]
+    features.mkdir(parents=True)
+    (features / "manifest.json").write_text(json.dumps({"config": {"text_encoder_id": "made up"}}))
     path.write_text(json.dumps({**current, "pool": ".reland/artifacts/reasoning_pool/reasoning_pool-1"}))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import re
+import shutil
 import tomllib
 
 import numpy as np
@@ -33,6 +36,39 @@ def test_table2_runs_the_controls_and_a_second_call_runs_nothing(world, capsys):
     assert "10 finished before, 0 to do" in capsys.readouterr().err
     assert world.text("table2_made-up") == text
     assert (world.results / "table2_made-up.png").stat().st_size > 1000
+
+
+def test_texts_of_another_system_need_no_project_of_the_own_llm(world, prepared, tmp_path, capsys):
+    assert world.run(*TABLE2) == 0
+    own = world.raw()
+    elsewhere = dataclasses.replace(world, folder=tmp_path / "elsewhere")
+    (elsewhere.projects / "made-up").mkdir(parents=True)
+    (elsewhere.folder / "made-up.toml").write_text((world.folder / "made-up.toml").read_text())
+    (elsewhere.projects / "made-up" / "collaborative-strong").symlink_to(
+        prepared.projects / "made-up" / "collaborative"
+    )
+    assert elsewhere.run(*TABLE2, "--source", "strong") == 0
+    # IDs and item texts are the same runs whatever the source; those with rationales are others.
+    assert len(own.keys() & elsewhere.raw().keys()) == 2
+    assert elsewhere.run(*TABLE2) == 1
+    assert "there is no finished project to take features from" in capsys.readouterr().err
+
+
+def test_sources_on_other_interactions_are_refused_before_anything_is_trained(world, prepared, tmp_path, capsys):
+    elsewhere = dataclasses.replace(world, folder=tmp_path / "elsewhere")
+    shutil.copytree(world.folder / "projects" / "made-up", elsewhere.projects / "made-up")
+    (elsewhere.folder / "made-up.toml").write_text((world.folder / "made-up.toml").read_text())
+    direct = shutil.copytree(
+        elsewhere.projects / "made-up" / "collaborative", elsewhere.projects / "made-up" / "collaborative-direct"
+    )
+    current = json.loads((direct / ".reland" / "current.json").read_text())
+    other = shutil.copytree(current["marts"], direct / "other-marts")
+    (direct / ".reland" / "current.json").write_text(json.dumps({**current, "marts": str(other)}))
+    assert elsewhere.run("ablation", "--backbones", "lightgcn") == 1
+    assert elsewhere.raw() == {}
+    said = capsys.readouterr().err
+    assert "rationales of another source were made on other interactions" in said
+    assert re.search(r"got: +other-marts", said)
 
 
 def test_every_table_names_its_command_and_machine_and_no_folder_of_this_machine(measured):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
@@ -64,14 +66,15 @@ def test_a_level_keeps_its_users_alone():
 
 
 def test_the_id_follows_everything_that_decides_the_outcome():
-    def plan(inputs=None, rate=1e-3, **spec):
+    def plan(inputs=None, rate=1e-3, project="p", **spec):
         given = RunSpec("beauty", "sequential", "sasrec", "reland", **spec)
-        return Plan(given, Hyperparameters({}, FitSettings(learning_rate=rate)), inputs or {"marts": "m"}).id
+        settings = Hyperparameters({}, FitSettings(learning_rate=rate))
+        return Plan(given, settings, inputs or {"marts": "m"}, Path(project)).id
 
     ids = [plan(), plan(seed=1), plan(keep_last=5), plan(seed_users=0.5), plan(quick=True), plan(source="strong")]
     ids += [plan(rate=1e-2), plan({"marts": "n"}), plan(overrides=(("fit.patience", 3),))]
     assert len(set(ids)) == len(ids)
-    assert plan() == ids[0]
+    assert plan() == plan(project="another folder") == ids[0]
 
 
 def test_a_variant_without_rationales_is_one_run_for_all_sources():
