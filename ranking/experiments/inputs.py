@@ -5,10 +5,12 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+
 from ranking.backbones.base import Sides
 from ranking.compact_views import read_view
 from ranking.experiments.runs import RunSpec
-from ranking.experiments.seed_subset import subset_rationales
+from ranking.experiments.seed_subset import PoolFolder, subset_rationales
 from ranking.experiments.variants import variant
 from ranking.features import RankerFeatures, load_features, top_k
 from ranking.mean_text import mean_texts
@@ -41,7 +43,13 @@ def _features(root: Path) -> RankerFeatures:
 
 
 def text_encoder_of(project: RankingProject) -> str:
-    """Return the id of the encoder of the published item texts; raise `ArtifactError` where the run's folder is gone."""
+    """Return the id of the encoder of the published item texts.
+
+    Raises
+    ------
+    ArtifactError
+        The folder of the feature run is gone.
+    """
     store = ArtifactStore(project.root / ".reland" / "artifacts")
     features = store.find("features", project.features_run)
     if features is None:
@@ -75,6 +83,12 @@ def sides_of(root: Path, spec: RunSpec) -> Sides | None:
         on_items=chosen.item_text,
         by_event=chosen.texts == "dated",
     )
+
+
+def seed_rows(root: Path) -> np.ndarray:
+    """Return the rows of the split's users who are seeds of the project's pool, int64 ascending."""
+    seeds = PoolFolder.of(open_project(root)).seeds()
+    return load_split(root).user_ids.is_in(seeds.implode()).arg_true().to_numpy()
 
 
 def rationales_of(root: Path, spec: RunSpec) -> Rationales | None:

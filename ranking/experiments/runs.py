@@ -160,7 +160,10 @@ class Run:
 
     def of_level(self, level: str) -> Run:
         """Keep the users of one activity level."""
-        kept = self.level == 1 + LEVELS.index(level)
+        return self.of_users(self.level == 1 + LEVELS.index(level))
+
+    def of_users(self, kept: npt.NDArray[np.bool_]) -> Run:
+        """Keep the users for whom `kept` [n] is true."""
         return Run(
             self.users[kept],
             self.level[kept],

@@ -9,7 +9,7 @@ import polars as pl
 
 from ranking.experiments import figures, tables
 from ranking.experiments.seed_subset import PoolFolder
-from ranking.experiments.study import Study, add_cut, add_names
+from ranking.experiments.study import Study, add_cut, add_names, add_without_seeds
 from ranking.experiments.tables import Group
 from ranking.experiments.variants import variant
 from reland_features.errors import ConfigError
@@ -27,6 +27,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_names(parser, "--backbones", "neumf,sasrec")
     add_cut(parser)
     add_names(parser, "--fractions", "0.05,0.1,0.25,0.5,1")
+    add_without_seeds(parser)
 
 
 def run(study: Study) -> list[Path]:

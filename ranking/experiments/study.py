@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from ranking.device import chosen_device
 from ranking.experiments.dataset import Dataset, load_dataset, task_of
+from ranking.experiments.inputs import seed_rows
 from ranking.experiments.runner import Runner
-from ranking.experiments.runs import RunSpec
+from ranking.experiments.runs import Run, RunSpec
 from ranking.experiments.tables import Group
+from ranking.experiments.variants import variant
 from reland_features.artifacts import write_atomically
 from reland_features.errors import ConfigError
 
 CUT = (
     "Cut users are trained on, and scored from, their last so many training interactions. Their rationales still come "
     "from the whole training part, as from a system that knows more than the ranker: this favours ReLand."
+)
+_WITHOUT_SEEDS = (
+    "Measured on the {kept} of {all} users ({task}) who are no seeds themselves: a rationale was written about another "
+    "user's events, and whatever its writer read of those, it read none of a measured user's own."
 )
 QUICK = "**Quick: fewer epochs and smaller losses than in the full tables. Not to be compared with the paper.**"
 
@@ -58,12 +64,13 @@ class Study:
             raise ConfigError("--suffix is part of a file's name", got=options.suffix, expected="letters, digits, _")
         if (cut := options.cut) is not None and cut < 1:
             raise ConfigError("--keep-last takes a count", got=cut, expected="10")
-        settings = ["quick" if options.quick else "", f"last{cut}" if cut else "", options.suffix]
+        seedless = "without_seeds" if options.without_seeds else ""
+        settings = ["quick" if options.quick else "", f"last{cut}" if cut else "", seedless, options.suffix]
         parts = [experiment, dataset.name, options.source, *settings]
         runner = Runner(dataset, options.projects, options.results, jobs=options.jobs, device=options.device)
         return cls("_".join(filter(None, parts)), dataset, runner, options, shown_command(argv))
 
-    def spec(self, backbone: str, variant: str, **more: Any) -> RunSpec:
+    def spec(self, backbone: str, name: str, **more: Any) -> RunSpec:
         """Return a spec of this data set and source."""
         options = self.options
         given = {
@@ -73,19 +80,38 @@ class Study:
             "task": task_of(backbone),
             **more,
         }
-        return RunSpec(dataset=self.dataset.name, backbone=backbone, variant=variant, **given)
+        return RunSpec(dataset=self.dataset.name, backbone=backbone, variant=name, **given)
 
     def measure(self, wanted: Iterable[tuple[str, RunSpec]]) -> list[Group]:
         """Run every (setting, spec) with each random seed; return the groups in the same order."""
         grouped = {
-            (setting, spec): [dataclasses.replace(spec, seed=seed) for seed in range(self.options.seeds)]
+            (setting, spec): [replace(spec, seed=seed) for seed in range(self.options.seeds)]
             for setting, spec in wanted
         }
-        runs = self.runner.run_all([spec for specs in grouped.values() for spec in specs])
+        every = [spec for specs in grouped.values() for spec in specs]
+        seeds = self._seeds(every) if self.options.without_seeds else {}
+        runs = self.runner.run_all(every)
+        if self.options.without_seeds:
+            runs = {spec: _without(run, seeds[spec.task]) for spec, run in runs.items()}
         return [
             Group(setting, spec.variant, tuple(runs[each] for each in specs))
             for (setting, spec), specs in grouped.items()
         ]
+
+    def _seeds(self, specs: Sequence[RunSpec]) -> dict[str, np.ndarray]:
+        """Return by task the rows of the seeds of every pool that is read: all runs of a task leave out the same."""
+        roots: dict[str, set[Path]] = {spec.task: set() for spec in specs}
+        for spec in specs:
+            if variant(spec.variant).reads_pool:
+                roots[spec.task].add(self.runner.project(spec).root)
+        if not all(roots.values()):
+            raise ConfigError(
+                "without a variant that reads the pool there are no seeds to leave out",
+                where="--without-seeds",
+                got=", ".join(sorted({spec.variant for spec in specs})),
+                expected="reland among the --variants",
+            )
+        return {task: np.unique(np.concatenate([seed_rows(root) for root in of])) for task, of in roots.items()}
 
     def publish(
         self,
@@ -113,6 +139,8 @@ class Study:
         lines = [f"# {title}", "", f"`{self.command}`", "", f"Machine: {'; '.join(machines)}", ""]
         if self.options.cut:
             lines += [CUT, ""]
+        if self.options.without_seeds:
+            lines += [*dict.fromkeys(_who_is_measured(group.runs[0]) for group in groups), ""]
         if self.options.quick:
             lines += [QUICK, ""]
         if self.options.note:
@@ -123,6 +151,17 @@ class Study:
             lines += [f"![{title}]({image.name})", ""]
         write_atomically(text, "\n".join(lines).rstrip() + "\n")
         return [data, *([image] if draw else []), text]
+
+
+def _without(run: Run, users: np.ndarray) -> Run:
+    kept = ~np.isin(run.users, users)
+    return replace(run.of_users(kept), facts={**run.facts, "left_out": int((~kept).sum())})
+
+
+def _who_is_measured(run: Run) -> str:
+    kept = len(run.users)
+    task = run.facts["spec"]["task"]
+    return _WITHOUT_SEEDS.format(kept=f"{kept:,}", all=f"{kept + run.facts['left_out']:,}", task=task)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -139,13 +178,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--note", default="", metavar="TEXT", help="printed above the table")
     parser.add_argument("--quick", action="store_true", help="fewer epochs, sampled softmax; said in the table")
-    parser.set_defaults(cut=None)
+    parser.set_defaults(cut=None, without_seeds=False)
 
 
 def add_cut(parser: argparse.ArgumentParser) -> None:
     """Add the option of experiments that may run on cut users."""
     parser.add_argument(
         "--keep-last", dest="cut", type=int, metavar="N", help="train on each user's last N interactions only"
+    )
+
+
+def add_without_seeds(parser: argparse.ArgumentParser) -> None:
+    """Add the option of experiments whose texts may come from a system that read the users' held-out events."""
+    parser.add_argument(
+        "--without-seeds", action="store_true", help="measure only users who are no seeds: nobody's own text is theirs"
     )
 
 

@@ -54,6 +54,33 @@ def test_texts_of_another_system_need_no_project_of_the_own_llm(world, prepared,
     assert "there is no finished project to take features from" in capsys.readouterr().err
 
 
+def test_without_seeds_measures_the_users_whose_text_is_about_another(measured):
+    written = measured.raw()
+    assert measured.run(*TABLE2, "--without-seeds") == 0
+    assert measured.raw() == written  # nothing is trained again
+    seeds = set(measured.toy.pool["seed_user_id"])
+    ids = pl.concat([measured.toy.interactions["user_id"], measured.toy.holdout["user_id"]]).unique().sort()
+    for path in (measured.results / "raw").rglob("*.parquet"):
+        run = Run.read(path)
+        others = np.array([ids[int(row)] not in seeds for row in run.users])
+        frame = pl.read_parquet(measured.results / "table2_made-up_without_seeds.parquet")
+        of = frame.filter(
+            pl.col("variant") == run.facts["spec"]["variant"],
+            pl.col("against").is_null(),
+            metric="ndcg",
+            convention="masked",
+        )
+        assert of["mean"].item() == pytest.approx(run.values("ndcg", "masked")[others].mean())
+    assert f"the {others.sum()} of {len(others)} users (collaborative)" in measured.text("table2_made-up_without_seeds")
+    assert 0 < others.sum() < len(others)
+
+
+def test_without_seeds_asks_for_a_variant_that_reads_them(world, capsys):
+    assert world.run(*TABLE2, "--variants", "f_item", "--without-seeds") == 1
+    assert "there are no seeds to leave out" in capsys.readouterr().err
+    assert world.raw() == {}
+
+
 def test_sources_on_other_interactions_are_refused_before_anything_is_trained(world, prepared, tmp_path, capsys):
     elsewhere = dataclasses.replace(world, folder=tmp_path / "elsewhere")
     shutil.copytree(world.folder / "projects" / "made-up", elsewhere.projects / "made-up")
