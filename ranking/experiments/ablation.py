@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from ranking.experiments import figures, tables
-from ranking.experiments.study import Study, add_cut, add_names, add_without_seeds
+from ranking.experiments.study import Study, add_cut, add_names, add_trials, add_without_seeds
 from ranking.experiments.variants import with_controls
 from reland_features.errors import ConfigError
 
@@ -22,6 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_names(parser, "--backbones", "neumf,sasrec")
     add_cut(parser)
     add_without_seeds(parser)
+    add_trials(parser)
 
 
 def run(study: Study) -> list[Path]:

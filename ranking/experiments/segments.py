@@ -9,7 +9,7 @@ import polars as pl
 
 from ranking.experiments import figures, tables
 from ranking.experiments.runs import LEVELS
-from ranking.experiments.study import Study, add_names, add_without_seeds
+from ranking.experiments.study import Study, add_names, add_trials, add_without_seeds
 from ranking.experiments.table2 import READING
 from ranking.experiments.tables import Group
 from ranking.experiments.variants import with_controls
@@ -22,6 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_names(parser, "--backbones", "neumf,ngcf,lightgcn,gru4rec,sasrec,duorec")
     add_names(parser, "--variants", "reland")
     add_without_seeds(parser)
+    add_trials(parser)
 
 
 def run(study: Study) -> list[Path]:

@@ -19,7 +19,8 @@ from ranking.experiments.dataset import Dataset, load_dataset, task_of
 from ranking.experiments.inputs import seed_rows
 from ranking.experiments.runner import Runner
 from ranking.experiments.runs import Run, RunSpec
-from ranking.experiments.tables import Group
+from ranking.experiments.tables import Group, markdown
+from ranking.experiments.trials import tuned
 from ranking.experiments.variants import variant
 from reland_features.artifacts import write_atomically
 from reland_features.errors import ConfigError
@@ -28,9 +29,14 @@ CUT = (
     "Cut users are trained on, and scored from, their last so many training interactions. Their rationales still come "
     "from the whole training part, as from a system that knows more than the ranker: this favours ReLand."
 )
-_WITHOUT_SEEDS = (
+WITHOUT_SEEDS = "without_seeds"
+_MEASURED = (
     "Measured on the {kept} of {all} users ({task}) who are no seeds themselves: a rationale was written about another "
     "user's events, and whatever its writer read of those, it read none of a measured user's own."
+)
+_TRIALS = (
+    "Each variant has its own, the best on the validation part of the same combinations of the lists in the data set's "
+    "file (at most {trials}); controls take those of what they control."
 )
 QUICK = "**Quick: fewer epochs and smaller losses than in the full tables. Not to be compared with the paper.**"
 
@@ -64,8 +70,15 @@ class Study:
             raise ConfigError("--suffix is part of a file's name", got=options.suffix, expected="letters, digits, _")
         if (cut := options.cut) is not None and cut < 1:
             raise ConfigError("--keep-last takes a count", got=cut, expected="10")
-        seedless = "without_seeds" if options.without_seeds else ""
-        settings = ["quick" if options.quick else "", f"last{cut}" if cut else "", seedless, options.suffix]
+        if options.trials is not None and options.trials < 1:
+            raise ConfigError("--trials is at least 1", got=options.trials, hint="leave it out to search nothing")
+        settings = [
+            "quick" if options.quick else "",
+            f"last{cut}" if cut else "",
+            f"trials{options.trials}" if options.trials else "",
+            WITHOUT_SEEDS if options.without_seeds else "",
+            options.suffix,
+        ]
         parts = [experiment, dataset.name, options.source, *settings]
         runner = Runner(dataset, options.projects, options.results, jobs=options.jobs, device=options.device)
         return cls("_".join(filter(None, parts)), dataset, runner, options, shown_command(argv))
@@ -83,7 +96,14 @@ class Study:
         return RunSpec(dataset=self.dataset.name, backbone=backbone, variant=name, **given)
 
     def measure(self, wanted: Iterable[tuple[str, RunSpec]]) -> list[Group]:
-        """Run every (setting, spec) with each random seed; return the groups in the same order."""
+        """Run every (setting, spec) with each random seed; return the groups in the same order.
+
+        With `--trials` each spec first gets its variant's own hyperparameters, by a search.
+        """
+        wanted = list(wanted)
+        if self.options.trials:
+            best = tuned(self.runner, [spec for _, spec in wanted], self.options.trials)
+            wanted = [(setting, best[spec]) for setting, spec in wanted]
         grouped = {
             (setting, spec): [replace(spec, seed=seed) for seed in range(self.options.seeds)]
             for setting, spec in wanted
@@ -145,12 +165,27 @@ class Study:
             lines += [QUICK, ""]
         if self.options.note:
             lines += [self.options.note, ""]
+        if self.options.trials:
+            sections = [*sections, ("Hyperparameters", _hyperparameters(groups, self.options.trials))]
         for heading, body in sections:
             lines += [f"## {heading}", "", body, ""]
         if draw:
             lines += [f"![{title}]({image.name})", ""]
         write_atomically(text, "\n".join(lines).rstrip() + "\n")
         return [data, *([image] if draw else []), text]
+
+
+def _hyperparameters(groups: Sequence[Group], trials: int) -> str:
+    rows = []
+    for group in groups:
+        facts = group.runs[0].facts
+        convention = facts["hyperparameters"]["fit"]["convention"]
+        changes = ", ".join(f"{key.partition('.')[2]} {value}" for key, value in facts["spec"]["overrides"])
+        score = facts["best"].get(f"ndcg@10_{convention}")
+        shown = "–" if score is None else f"{score:.4f} ({convention})"
+        rows.append([group.setting, variant(group.variant).label, changes or "as in the data set's file", shown])
+    table = markdown(["", "variant", "what differs from the data set's file", "validation NDCG@10"], rows, left=3)
+    return f"{_TRIALS.format(trials=trials)}\n\n{table}"
 
 
 def _without(run: Run, users: np.ndarray) -> Run:
@@ -161,7 +196,7 @@ def _without(run: Run, users: np.ndarray) -> Run:
 def _who_is_measured(run: Run) -> str:
     kept = len(run.users)
     task = run.facts["spec"]["task"]
-    return _WITHOUT_SEEDS.format(kept=f"{kept:,}", all=f"{kept + run.facts['left_out']:,}", task=task)
+    return _MEASURED.format(kept=f"{kept:,}", all=f"{kept + run.facts['left_out']:,}", task=task)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -178,13 +213,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--note", default="", metavar="TEXT", help="printed above the table")
     parser.add_argument("--quick", action="store_true", help="fewer epochs, sampled softmax; said in the table")
-    parser.set_defaults(cut=None, without_seeds=False)
+    parser.set_defaults(cut=None, without_seeds=False, trials=None)
 
 
 def add_cut(parser: argparse.ArgumentParser) -> None:
     """Add the option of experiments that may run on cut users."""
     parser.add_argument(
         "--keep-last", dest="cut", type=int, metavar="N", help="train on each user's last N interactions only"
+    )
+
+
+def add_trials(parser: argparse.ArgumentParser) -> None:
+    """Add the option of experiments that may search each variant's hyperparameters."""
+    parser.add_argument(
+        "--trials", type=int, metavar="N", help="search each variant's hyperparameters first, N combinations each"
     )
 
 

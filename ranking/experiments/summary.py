@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from ranking.experiments import tables
+from ranking.experiments.study import WITHOUT_SEEDS
 from ranking.experiments.table2 import READING
 from ranking.experiments.variants import variant
 from reland_features.artifacts import write_atomically
@@ -17,7 +18,7 @@ from reland_features.errors import ArtifactError
 
 SUMMARY = "one table of every gain that was looked for, from the results that are there"
 _NAME = "summary"
-_CUTS = ("segments",)  # parts of another page's users
+_PARTS = ("segments", WITHOUT_SEEDS)  # pages on a part of another page's users
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,6 @@ def table(found: Mapping[Row, str]) -> str:
 
 def _counts(path: Path) -> bool:
     names = pl.read_parquet_schema(path)
-    if "against" not in names or path.stem.startswith(_CUTS):
+    if "against" not in names or any(part in path.stem for part in _PARTS):
         return False
     return not pl.read_parquet(path, columns=["quick"])["quick"].any()

@@ -9,7 +9,7 @@ import polars as pl
 
 from ranking.backbones import FLOORS
 from ranking.experiments import figures, tables
-from ranking.experiments.study import Study, add_names, add_without_seeds
+from ranking.experiments.study import Study, add_names, add_trials, add_without_seeds
 from ranking.experiments.variants import with_controls
 
 SUMMARY = "Table 2: backbones with IDs only, + f_item, + ReLand, and its controls"
@@ -26,6 +26,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_names(parser, "--backbones", "neumf,ngcf,lightgcn,gru4rec,sasrec,duorec")
     add_names(parser, "--variants", "reland")
     add_without_seeds(parser)
+    add_trials(parser)
 
 
 def run(study: Study) -> list[Path]:

@@ -11,7 +11,7 @@ import polars as pl
 
 from ranking.experiments import figures, tables
 from ranking.experiments.seed_subset import PoolFolder
-from ranking.experiments.study import Study, add_cut, add_names, add_without_seeds
+from ranking.experiments.study import Study, add_cut, add_names, add_trials, add_without_seeds
 from ranking.experiments.variants import variant, with_controls
 from ranking.splits import Split
 from reland_features.artifacts import MANIFEST
@@ -51,6 +51,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_names(parser, "--backbones", "sasrec")
     add_cut(parser)
     add_without_seeds(parser)
+    add_trials(parser)
 
 
 def run(study: Study) -> list[Path]:

@@ -128,6 +128,11 @@ def variant(name: str) -> Variant:
     return VARIANTS[name]
 
 
+def main_of(name: str) -> str:
+    """Return the variant that a control belongs to; any other variant is its own."""
+    return next((main for main, chosen in VARIANTS.items() if name in chosen.controls), name)
+
+
 def with_controls(names: tuple[str, ...]) -> tuple[str, ...]:
     """Return the variants with the base and the controls of each, without repetition: base, variant, controls."""
     found: list[str] = []

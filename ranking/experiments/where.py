@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from ranking.experiments import figures, tables
-from ranking.experiments.study import CUT, Study, add_names, add_without_seeds
+from ranking.experiments.study import CUT, Study, add_names, add_trials, add_without_seeds
 from ranking.experiments.table2 import READING
 from ranking.experiments.variants import with_controls
 from reland_features.errors import ConfigError
@@ -22,6 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_names(parser, "--variants", "reland,reland_cross,reland_without_items,mean_text")
     add_names(parser, "--keep-last", "5,10,20,all")
     add_without_seeds(parser)
+    add_trials(parser)
 
 
 def run(study: Study) -> list[Path]:

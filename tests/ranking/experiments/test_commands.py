@@ -18,7 +18,7 @@ from ranking.experiments import runner
 from ranking.experiments.__main__ import main
 from ranking.experiments.runner import Runner
 from ranking.experiments.runs import Run
-from ranking.experiments.variants import VARIANTS
+from ranking.experiments.variants import VARIANTS, main_of
 from ranking.training_state import TrainingState
 
 TABLE2 = ("table2", "--backbones", "lightgcn")
@@ -333,6 +333,41 @@ def test_search_prints_the_best_by_validation_as_toml_and_never_ranks_the_test_p
     assert world.raw() == {}
     world.run("search", "--backbone", "lightgcn", "--trials", "4")
     assert "4 finished before, 0 to do" in capsys.readouterr().err
+
+
+def test_trials_give_each_variant_the_best_of_the_same_combinations(world, capsys):
+    assert world.run(*TABLE2, "--trials", "4") == 0
+    searched = [Run.read(path).facts for path in (world.projects / "searches").rglob("*.parquet")]
+    assert len(searched) == 3 * 4  # id, f_item, ReLand; a control takes ReLand's
+    best = {}
+    for facts in sorted(searched, key=lambda each: each["best"]["ndcg@10_masked"]):
+        best[facts["spec"]["variant"]] = facts["hyperparameters"]["fit"]
+    runs = [Run.read(path).facts for path in (world.results / "raw").rglob("*.parquet")]
+    assert len(runs) == 5
+    for facts in runs:
+        assert facts["part"] == "test"
+        assert facts["hyperparameters"]["fit"] == best[main_of(facts["spec"]["variant"])]
+    text = world.text("table2_made-up_trials4")
+    assert "## Hyperparameters" in text
+    assert "(at most 4)" in text
+
+    assert world.run(*TABLE2, "--trials", "4") == 0
+    said = capsys.readouterr().err
+    assert "12 finished before, 0 to do" in said
+    assert "5 finished before, 0 to do" in said
+    assert world.run(*TABLE2, "--trials", "0") == 1
+    assert "--trials is at least 1" in capsys.readouterr().err
+
+
+def test_a_trial_with_the_hyperparameters_of_the_file_is_the_run_without_a_search(world):
+    file = world.folder / "made-up.toml"
+    one = '{ "fit.learning_rate" = [0.05], "fit.weight_decay" = [0.0] }'
+    file.write_text(re.sub(r"search = .*", f"search = {one}", file.read_text()))
+    assert world.run(*TABLE2) == 0
+    written = world.raw()
+    assert world.run(*TABLE2, "--trials", "4") == 0
+    assert world.raw() == written
+    assert "as in the data set's file" in world.text("table2_made-up_trials4")
 
 
 def test_case_prints_the_rationale_and_both_lists_and_writes_nothing(world, capsys):

@@ -11,7 +11,7 @@ from ranking.backbones import COLLABORATIVE, SEQUENTIAL, build
 from ranking.experiments import toml
 from ranking.experiments.dataset import TASKS, dataset_names, load_dataset, task_of
 from ranking.experiments.prepare import settings
-from ranking.experiments.search import trials
+from ranking.experiments.trials import combinations
 from ranking.experiments.variants import VARIANTS, with_controls
 from ranking.splits import Split
 from reland_features.config import parse
@@ -73,7 +73,7 @@ def test_the_files_hold_every_backbone_and_a_valid_project(name):
         assert set(dataset.paper[task][backbone]) >= {"id", "f_item", "reland"}
         found = [dataset.hyperparameters(task, backbone, quick=quick) for quick in (False, True)]
         space = dataset.search_space(task, backbone)
-        found += [dataset.hyperparameters(task, backbone, overrides=trial) for trial in trials(space, 2)]
+        found += [dataset.hyperparameters(task, backbone, overrides=trial) for trial in combinations(space, 2)]
         for each in found:  # raises ConfigError for an option that the backbone does not have
             build(backbone, SPLIT, each.options)
 
@@ -117,12 +117,12 @@ def test_toml_reads_back_what_was_written():
 
 def test_search_takes_all_combinations_or_different_ones_at_random(dataset):
     space = dataset.search_space("sequential", "sasrec")
-    everything = trials(space, 6)
+    everything = combinations(space, 6)
     assert len({tuple(trial.items()) for trial in everything}) == 6
-    some = trials(space, 4)
+    some = combinations(space, 4)
     assert len({tuple(trial.items()) for trial in some}) == 4
     assert all(trial in everything for trial in some)
-    assert trials(space, 4) == some
+    assert combinations(space, 4) == some
 
 
 def test_every_variant_with_rationales_has_both_controls():
