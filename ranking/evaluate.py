@@ -5,7 +5,8 @@ others with something else in the rationales' place: those of other users (*shuf
 everybody (*constant*), no text at all beside the match's similarity and cluster, and the mean item text of the
 matched seed, which tell what the extra columns and the match give without what the LLM wrote of this user. The mean
 item text of the user's own history costs no call: it has a ranker too, and all the others are measured again with it
-beside them. Differences are paired by query, with a bootstrap interval.
+beside them. Differences are paired by query, with a bootstrap interval; over all users, by activity, and over those who
+inherit another user's rationale: a seed has its own, and one that was imported may know what is held out here.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from feast import FeatureStore
 
+from ranking.compact_views import read_view
 from ranking.control_frames import (
     Frames,
     beside,
@@ -37,11 +40,13 @@ from ranking.project import RankingProject
 from ranking.tabular import TabularFeatures, baseline_features, rationale_features
 from ranking.train import fit
 from reland_features.artifacts import write_atomically
+from reland_features.columns import USER_SEED_MATCH
 from reland_features.errors import RelandError
 from reland_features.feast import open_store
 from reland_features.process import leave
 
 BASELINE = "baseline"
+INHERIT = "inherit"
 K = 10
 _CONTROLS = (SHUFFLED, CONSTANT, MATCH, SEED_TEXT)
 _RANKERS = (
@@ -103,6 +108,9 @@ def evaluate(project: RankingProject, *, candidates: int | None, max_users: int 
     measure_twice(SHUFFLED, deal(store, frames, shuffled(frames, seed)))
     measure_twice(CONSTANT, deal(store, frames, constant(frames)))
     levels = _activity_levels(project, test.users)
+    inherit = _inherit(project, store, test.users)
+    everyone = np.ones(len(test.users), dtype=bool)
+    groups = {"all": everyone, **levels, **({INHERIT: inherit} if inherit.any() else {})}
     return {
         "protocol": test.protocol,
         "k": K,
@@ -112,6 +120,7 @@ def evaluate(project: RankingProject, *, candidates: int | None, max_users: int 
         "as_of": project.as_of.isoformat(),
         "users": len(test.users),
         "users_by_activity_level": {level: int(rows.sum()) for level, rows in levels.items()},
+        "users_who_inherit": int(inherit.sum()),
         "coverage": float(frames.test["rationale_item_cross__has_rationale"].mean()),  # type: ignore[arg-type]
         "rankers": [_ranker(name, measured[name], levels) for name in _RANKERS],
         "trees": rounds,
@@ -126,7 +135,7 @@ def evaluate(project: RankingProject, *, candidates: int | None, max_users: int 
             }
             for ranker, against, role in _COMPARED
             for metric in ("hit_rate", "ndcg")
-            for level, rows in {"all": np.ones(len(test.users), dtype=bool), **levels}.items()
+            for level, rows in groups.items()
             for interval in [
                 paired_bootstrap(
                     getattr(measured[ranker], metric)[rows], getattr(measured[against], metric)[rows], seed=seed
@@ -154,6 +163,15 @@ def table(metrics: dict[str, Any]) -> str:
                 f"{row['metric']:<12} {row['ranker'] + ' - ' + row['against']:<{against}} {row['value']:+.4f} "
                 f"(95% {row['low']:+.4f} to {row['high']:+.4f})"
             )
+    inherited = [
+        f"{row['value']:+.4f} over {row['against']} (95% {row['low']:+.4f} to {row['high']:+.4f})"
+        for row in metrics["differences"]
+        if (row["level"], row["ranker"], row["metric"]) == (INHERIT, RATIONALES, f"ndcg@{K}")
+        and row["role"] in ("baseline", "control")
+    ]
+    if inherited:
+        lines += ["", f"{RATIONALES}, ndcg@{K}, the {metrics['users_who_inherit']:,} users who inherit another's:"]
+        lines += [f"  {line}" for line in inherited]
     return "\n".join(lines)
 
 
@@ -174,6 +192,13 @@ def _activity_levels(project: RankingProject, users: pl.Series) -> dict[str, np.
     known = pl.read_parquet(project.mart("users"), columns=["user_id", "activity_level"])
     level = users.to_frame().join(known, on="user_id", how="left", maintain_order="left")["activity_level"]
     return {name: (level == name).fill_null(False).to_numpy() for name in sorted(level.drop_nulls().unique())}
+
+
+def _inherit(project: RankingProject, store: FeatureStore, users: pl.Series) -> np.ndarray:
+    """Return which of the users have another user's rationale, bool [n]: they are matched, and not to themselves."""
+    view, name = USER_SEED_MATCH.name, "seed_user_id"
+    seeds = read_view(store, view, "user_id", users, [name], project.as_of)[name]
+    return (seeds != users).fill_null(False).to_numpy()
 
 
 def main(arguments: list[str] | None = None) -> int:

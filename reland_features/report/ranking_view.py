@@ -84,7 +84,15 @@ class RankingView:
                 baselines = [d for d in others if d.role != "alternative"]
                 gains = bool(baselines) and all(d.low > 0 for d in baselines)
                 sentences.append(_on_controls(ranker, controls, gains=gains))
+        if inherited := self._inherited(self.headline):
+            sentences.append(f"Only users who inherit another user's rationale: {inherited}")
         return tuple(sentences)
+
+    def _inherited(self, quoted: Difference) -> Difference | None:
+        """Return a difference over the users who are no seeds themselves, where it was measured."""
+        same = (quoted.ranker, quoted.against, quoted.metric)
+        of = [d for d in self.differences if d.level == "inherit" and (d.ranker, d.against, d.metric) == same]
+        return of[0] if of else None
 
 
 def _on_controls(ranker: str, controls: Sequence[Difference], *, gains: bool) -> str:

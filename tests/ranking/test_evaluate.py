@@ -25,7 +25,7 @@ from ranking.control_frames import (
 )
 from ranking.controls import CONSTANT, MATCH, MEAN_TEXT, RATIONALES, SEED_TEXT, SHUFFLED, with_mean_text
 from ranking.dataset import TEST, TRAIN, ranking_queries
-from ranking.evaluate import BASELINE, main
+from ranking.evaluate import BASELINE, main, table
 from ranking.tabular import COMPONENTS, rationale_features
 from ranking.train import ROUNDS, load
 from reland_features.errors import ArtifactError
@@ -87,6 +87,18 @@ def test_metrics_say_what_was_measured(metrics, project):
     }
     for d in overall:
         assert d["value"] == pytest.approx(rankers[d["ranker"]][d["metric"]] - rankers[d["against"]][d["metric"]])
+
+
+def test_users_who_inherit_are_matched_and_not_to_themselves(metrics):
+    others = TOY.matches.filter(pl.col("seed_user_id") != pl.col("user_id"))["user_id"]
+    tested = TOY.holdout["user_id"].unique()
+    assert metrics["users_who_inherit"] == tested.is_in(others.implode()).sum()
+    assert 0 < metrics["users_who_inherit"] < metrics["users"]
+    assert {d["level"] for d in metrics["differences"]} == {"all", "L1", "L2", "L3", "L4", "inherit"}
+    text = table(metrics)
+    assert f"the {metrics['users_who_inherit']} users who inherit another's:" in text
+    of = [d for d in metrics["differences"] if d["level"] == "inherit" and d["metric"] == "ndcg@10"]
+    assert f"  {of[0]['value']:+.4f} over {BASELINE} (95% {of[0]['low']:+.4f}" in text
 
 
 BASELINE_FEATURES = ["user_activity__interaction_count", "user_item_affinity__category_affinity"]

@@ -52,6 +52,19 @@ def test_each_ranker_is_held_against_its_own_controls():
     assert "“b” is not better than “d”" in b_controls
 
 
+def test_users_who_inherit_have_a_sentence_of_their_own_where_they_were_measured():
+    row = {"ranker": "with", "against": "none", "role": "baseline", "metric": "ndcg@10"}
+    everyone = {**row, "value": 0.02, "low": 0.01, "high": 0.03}
+    inherit = {**row, "level": "inherit", "value": 0.01, "low": -0.01, "high": 0.03}
+    quoted, others = ranking_view({"rankers": [], "differences": [everyone, inherit]}).verdicts
+    assert quoted.startswith("“with” has a higher NDCG@10 than “none”: +0.0200")
+    assert others == (
+        "Only users who inherit another user's rationale: The NDCG@10 of “with” and “none” cannot be told apart: "
+        "+0.0100 (95 % interval −0.0100 to +0.0300)."
+    )
+    assert len(ranking_view({"rankers": [], "differences": [everyone]}).verdicts) == 1
+
+
 def test_intervals_are_found_however_the_metrics_state_them():
     view = ranking_view(
         [
