@@ -54,7 +54,8 @@ def full_ranking(score: Scorer, split: Split, part: Part, *, users: np.ndarray |
     """Measure a ranking of all items for every user with held-out items.
 
     An item's position is one more than the number of items with a higher score, plus half of those with an
-    equal one; nothing is sorted.
+    equal one; nothing is sorted. An item that a user took several times counts once, among what was seen and among
+    what is held out; a held-out item that was seen before, one that is bought again, stays in the masked ranking.
 
     Parameters
     ----------
@@ -72,8 +73,8 @@ def full_ranking(score: Scorer, split: Split, part: Part, *, users: np.ndarray |
     RelandError
         A score is NaN.
     """
-    owners, items = split.targets(part)
-    seen_owners, seen_items = split.seen(part)
+    owners, items = _distinct(*split.targets(part), split.n_items)
+    seen_owners, seen_items = _distinct(*split.seen(part), split.n_items, without=(owners, items))
     if users is not None:
         owners, items = _of_users(owners, items, users)
     measured = np.unique(owners)
@@ -104,7 +105,10 @@ def full_ranking(score: Scorer, split: Split, part: Part, *, users: np.ndarray |
 def _positions(
     scores: torch.Tensor, at: np.ndarray, items: np.ndarray, seen_at: np.ndarray, seen_items: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return each target's position among all items, and how many seen items come before it, float64 [T] each."""
+    """Return each target's position among all items, and how many seen items come before it, float64 [T] each.
+
+    No seen item is a target of its user.
+    """
     rows, columns = torch.from_numpy(at), torch.from_numpy(items)
     own = scores[rows, columns]
     # NaN compares false with everything: an unnoticed NaN would rank first.
@@ -132,8 +136,17 @@ def _positions(
     index = begin[target] + within
     values, threshold = seen_scores[index], mine[target]
     weight = (values > threshold) + 0.5 * (values == threshold)
-    weight[seen_items[index] == items[target]] = 0.0  # an item that is bought again stays in the ranking
     return positions, np.bincount(target, weights=weight, minlength=len(at))
+
+
+def _distinct(
+    owners: np.ndarray, items: np.ndarray, n_items: int, without: tuple[np.ndarray, np.ndarray] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return every (user, item) once, users ascending, but those in `without`."""
+    pairs = np.unique(owners * n_items + items)
+    if without is not None:
+        pairs = np.setdiff1d(pairs, without[0] * n_items + without[1], assume_unique=True)
+    return pairs // n_items, pairs % n_items
 
 
 def _of_users(owners: np.ndarray, items: np.ndarray, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -74,6 +74,54 @@ def test_an_item_bought_again_stays_in_the_masked_ranking():
     assert measured.ndcg["masked"].tolist() == [1.0]  # y and z are seen; x is too, but it is the answer
 
 
+def frames(training, held_out):
+    return Split.from_frames(
+        *(pl.DataFrame({"user_id": ["a"] * len(items), "item_id": list(items)}) for items in (training, held_out))
+    )
+
+
+def test_an_item_seen_often_is_taken_out_once():
+    split = frames("xxxxy", "zw")  # w is the answer; x, five times over, and y and z come before it
+    measured = full_ranking(lambda rows: torch.tensor([[1.0, 4.0, 3.0, 2.0]]), split, "test")  # w x y z
+    assert measured.ndcg["unmasked"].tolist() == [pytest.approx(1 / np.log2(5))]
+    assert measured.ndcg["masked"].tolist() == [1.0]
+
+
+def test_an_item_held_out_twice_counts_once():
+    split = frames("xy", "xyww")
+    measured = full_ranking(lambda rows: torch.tensor([[3.0, 2.0, 1.0]]), split, "test")  # w x y
+    assert measured.ndcg["unmasked"].tolist() == [1.0]
+    assert measured.ndcg["masked"].tolist() == [1.0]
+
+
+def test_a_held_out_item_that_was_seen_stays_for_the_others_too():
+    split = frames("xy", "zvxw")  # x is bought again, w is new: both are answers
+    measured = full_ranking(lambda rows: torch.tensor([[0.0, 1.0, 3.0, 2.0, 0.5]]), split, "test")  # v w x y z
+    assert measured.ndcg["masked"].tolist() == [1.0]  # x, w; y, seen, is not between them
+    best = 1 + 1 / np.log2(3)
+    assert measured.ndcg["unmasked"].tolist() == [pytest.approx((1 + 1 / np.log2(4)) / best)]
+
+
+def test_users_who_repeat_themselves_are_measured_as_by_the_library():
+    generator = np.random.default_rng(5)
+    rows = [(f"u{user:02}", f"i{item:02}") for user in range(USERS) for item in generator.integers(0, 8, 14)]
+    names = ["user_id", "item_id"]
+    everything = pl.DataFrame(rows, names, orient="row").with_columns(n=pl.int_range(pl.len()).over("user_id"))
+    split = Split.from_frames(everything.filter(pl.col("n") < 8), everything.filter(pl.col("n") >= 8))
+    scores = torch.from_numpy(generator.normal(size=(split.n_users, split.n_items)).astype(np.float32))
+    measured = full_ranking(lambda rows: scores[rows], split, "test")
+    owners, items = split.targets("test")
+    seen_owners, seen_items = split.seen("test")
+    for user in range(USERS):
+        answers = items[owners == user]
+        own = scores[user].clone()
+        own[np.setdiff1d(seen_items[seen_owners == user], answers)] = -100.0
+        target = torch.zeros(split.n_items, dtype=torch.long)
+        target[answers] = 1
+        expected = float(retrieval_normalized_dcg(own, target, top_k=10))
+        assert measured.ndcg["masked"][user] == pytest.approx(expected, abs=1e-6)
+
+
 def test_some_users_only():
     split = random_split(lambda n: 1, np.random.default_rng(0))
     scores = torch.rand(split.n_users, split.n_items)
