@@ -8,6 +8,8 @@ makes one after the fact.
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import polars as pl
 
@@ -69,6 +71,29 @@ def rationales_at_events(project: RankingProject, split: Split) -> Rationales:
     return rationales_of_seeds(project, ids[:, None], np.ones((len(ids), 1)))
 
 
+def shuffled_at_events(rationales: Rationales, split: Split, seed: int) -> Rationales:
+    """Deal every user the rationales of another user, moment by moment: the first control of `rationales_at_events`.
+
+    A training event gets what the other has at the same fraction of its own training part, the first event that of the
+    first and the last that of the last; a held-out event that of the corresponding one. So a user's rationale
+    changes as seldom as the other's does, and is missing where the other's is.
+
+    Parameters
+    ----------
+    rationales : Rationales
+        `rows` int64 [N, k], one per interaction of ``split.items``.
+    """
+    givers = np.random.default_rng(seed).permutation(split.n_users)
+    users = np.repeat(np.arange(split.n_users), np.diff(split.offsets))
+    place = np.arange(len(users)) - split.offsets[users]
+    giver, own = givers[users], split.training[users]
+    theirs, total = split.training[giver], np.diff(split.offsets)[giver]
+    during = np.rint(place * np.maximum(theirs - 1, 0) / np.maximum(own - 1, 1)).astype(np.int64)
+    after = np.minimum(theirs + place - own, total - 1)
+    source = split.offsets[giver] + np.where(place < own, during, after)
+    return dataclasses.replace(rationales, rows=rationales.rows[source], weights=rationales.weights[source])
+
+
 def folded_in(split: Split, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the vector of each user just after each interaction, float64 [N, d], and the user rows, int64 [N].
 
@@ -105,14 +130,17 @@ def _own_counts(split: Split, users: np.ndarray) -> np.ndarray:
 
 
 def _nearest(moments: np.ndarray, seeds: np.ndarray, forbidden: np.ndarray) -> np.ndarray:
-    """Return the seed of the highest cosine, int64 [N]: never `forbidden` (-1 is none), -1 for a zero vector."""
+    """Return the seed of the highest cosine, int64 [N]: never `forbidden` (-1 is none); -1 where there is no other.
+
+    A moment of zeros has none either.
+    """
     best = np.empty(len(moments), dtype=np.int64)
     for start in range(0, len(moments), _BLOCK):
         cosines = moments[start : start + _BLOCK] @ seeds.T
         held = forbidden[start : start + _BLOCK]
         own = np.flatnonzero(held >= 0)
         cosines[own, held[own]] = -np.inf
-        best[start : start + _BLOCK] = cosines.argmax(axis=1)
+        best[start : start + _BLOCK] = np.where(np.isneginf(cosines).all(axis=1), -1, cosines.argmax(axis=1))
     best[~moments.any(axis=1)] = -1
     return best
 

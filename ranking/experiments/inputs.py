@@ -14,7 +14,7 @@ from ranking.experiments.seed_subset import PoolFolder, subset_rationales
 from ranking.experiments.variants import variant
 from ranking.features import RankerFeatures, load_features, top_k
 from ranking.mean_text import mean_texts
-from ranking.point_in_time import rationales_at_events
+from ranking.point_in_time import rationales_at_events, shuffled_at_events
 from ranking.project import RankingProject
 from ranking.rationales import Rationales
 from ranking.sides import FeatureSides
@@ -98,9 +98,10 @@ def rationales_of(root: Path, spec: RunSpec) -> Rationales | None:
         return None
     if chosen.texts == "dated":
         split = load_split(root)
-        found = rationales_at_events(
-            open_project(root), split if not spec.keep_last else split.keep_last(spec.keep_last)
-        )
+        split = split if not spec.keep_last else split.keep_last(spec.keep_last)
+        found = rationales_at_events(open_project(root), split)
+        if chosen.control == "shuffled":
+            return shuffled_at_events(found, split, spec.seed)
     elif chosen.texts == "top3":
         found = top_k(open_project(root), load_split(root), 3)
     elif chosen.texts == "history":

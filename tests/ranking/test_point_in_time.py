@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import polars as pl
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
-from ranking.point_in_time import folded_in
+from ranking.point_in_time import _nearest, folded_in, shuffled_at_events
+from ranking.rationales import Rationales
 from ranking.splits import Split
 
 
@@ -42,3 +43,38 @@ def test_no_moment_knows_what_its_user_did_later():
     vectors = np.random.default_rng(0).normal(size=(3, 4))
     moment = [folded_in(each, vectors)[0][0] for each in (first, second)]
     assert_allclose(*moment)  # u1 after a: the same, whatever came next
+
+
+def test_shuffled_deals_out_users_and_not_events():
+    generator = np.random.default_rng(1)
+    lengths = generator.integers(3, 9, 50)
+    training = {f"u{n:02}": list("abcdefgh"[: lengths[n]]) for n in range(50)}
+    split = split_of(training, {user: ["a", "b"] for user in training})
+    # Everyone has a text of its own, from the second event on.
+    users = np.repeat(np.arange(50), np.diff(split.offsets))
+    first = np.isin(np.arange(len(users)), split.offsets[:-1])
+    rows = np.where(first, -1, users)[:, None]
+    own = Rationales(np.eye(50, dtype=np.float32), rows, (rows >= 0).astype(np.float32))
+
+    control = shuffled_at_events(own, split, seed=0)
+    assert (control.rows[first] == -1).all()
+    last = split.offsets[1:] - 1
+    assert sorted(control.rows[last, 0]) == list(range(50)), "everybody's, once"
+    for user in range(50):
+        dealt = set(control.rows[users == user, 0]) - {-1}
+        assert len(dealt) == 1, "of one other user"
+    assert (control.rows[last, 0] != np.arange(50)).mean() > 0.9
+    assert_array_equal(control.weights, control.rows >= 0)
+
+
+def test_shuffled_follows_the_others_time():
+    split = split_of({"u1": list("abcde"), "u2": list("abc")}, {"u1": ["f", "g"], "u2": ["f", "g"]})
+    rows = np.arange(12)[:, None]  # every moment has a rationale of its own: u1 0 to 6, u2 7 to 11
+    own = Rationales(np.eye(12, dtype=np.float32), rows, np.ones((12, 1), dtype=np.float32))
+    seed = next(n for n in range(20) if np.random.default_rng(n).permutation(2).tolist() == [1, 0])
+    control = shuffled_at_events(own, split, seed).rows[:, 0]
+    assert control.tolist() == [7, 7, 8, 9, 9, 10, 11, 0, 2, 4, 5, 6]
+
+
+def test_a_lone_seed_is_not_matched_to_itself():
+    assert _nearest(np.ones((2, 3)), np.ones((1, 3)), np.array([0, -1])).tolist() == [-1, 0]
