@@ -34,6 +34,9 @@ class Split:
         int64 [N], item rows in user and time order: training, then validation, then test.
     training, validation : numpy.ndarray
         int64 [U], how many of each user's interactions are in these parts; the rest is the test part.
+    cut_away : tuple of numpy.ndarray, optional
+        (user rows, item rows) of what `keep_last` took from the training part: no ranker reads it, but the users have
+        seen it, so that it is no answer.
     """
 
     user_ids: pl.Series
@@ -42,6 +45,7 @@ class Split:
     items: np.ndarray
     training: np.ndarray
     validation: np.ndarray
+    cut_away: tuple[np.ndarray, np.ndarray] | None = None
 
     @classmethod
     def of(cls, project: RankingProject) -> Split:
@@ -115,28 +119,43 @@ class Split:
         stop = start + self.validation if part == "validation" else self.offsets[1:]
         return _ranges(start, stop, self.items)
 
-    def seen(self, part: Part) -> tuple[np.ndarray, np.ndarray]:
-        """Return (user rows, item rows) of what each user did before a part, users ascending."""
+    def history(self, part: Part) -> tuple[np.ndarray, np.ndarray]:
+        """Return (user rows, item rows) of what a ranker may read before a part, users ascending."""
         start = self.offsets[:-1]
         return _ranges(start, start + self.history_lengths(part), self.items)
 
+    def seen(self, part: Part) -> tuple[np.ndarray, np.ndarray]:
+        """Return (user rows, item rows) of what each user did before a part, users ascending: what masking leaves out.
+
+        More than the history where users were cut.
+        """
+        owners, items = self.history(part)
+        if self.cut_away is None:
+            return owners, items
+        owners, items = np.concatenate([self.cut_away[0], owners]), np.concatenate([self.cut_away[1], items])
+        order = np.argsort(owners, kind="stable")
+        return owners[order], items[order]
+
     def training_pairs(self) -> tuple[np.ndarray, np.ndarray]:
         """Return (user rows, item rows) of the training part, int64 [N'] each."""
-        return self.seen("validation")
+        return self.history("validation")
 
     def keep_last(self, count: int) -> Split:
         """Cut every user's training part to its last `count` interactions; the other parts stay as they are."""
         drop = np.maximum(self.training - count, 0)
         keep = np.ones(len(self.items), dtype=bool)
-        users, _ = _ranges(self.offsets[:-1], self.offsets[:-1] + drop, self.items)
+        users, taken = _ranges(self.offsets[:-1], self.offsets[:-1] + drop, self.items)
         first = np.repeat(np.cumsum(drop) - drop, drop)
         keep[self.offsets[users] + np.arange(len(users)) - first] = False
         sizes = np.diff(self.offsets) - drop
+        before = [] if self.cut_away is None else [self.cut_away]
+        owners, items = (np.concatenate(parts) for parts in zip(*before, (users, taken), strict=True))
         return dataclasses.replace(
             self,
             offsets=np.concatenate([[0], np.cumsum(sizes)]),
             items=self.items[keep],
             training=self.training - drop,
+            cut_away=(owners, items),
         )
 
 

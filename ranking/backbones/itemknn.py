@@ -34,7 +34,7 @@ class ItemKNN(Backbone):
 
     def scorer(self, part: Part) -> Scorer:
         """Return a function that sums similarities over each user's items before a part."""
-        histories = self._matrix(*self.split.seen(part))
+        histories = self._matrix(*self.split.history(part))
         return lambda rows: torch.from_numpy((histories[rows.numpy()] @ self._similar).toarray())
 
     def _matrix(self, users: np.ndarray, items: np.ndarray) -> csr_matrix:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import multiprocessing
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -94,6 +95,8 @@ class Runner:
             inputs["features_run"] = project.features_run
         elif chosen.item_text:
             inputs["text_encoder"] = text_encoder_of(project)
+        if spec.keep_last is not None:
+            inputs["masked"] = "whole histories"  # runs from before it was so, only what the cut left, keep other ids
         hyperparameters = self.dataset.hyperparameters(
             spec.task, spec.backbone, quick=spec.quick, overrides=dict(spec.overrides)
         )
@@ -214,7 +217,7 @@ class Runner:
     def _save(self, backbone: Backbone, plan: Plan) -> None:
         path = self._weights(plan)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")  # another command may be at the same run
         torch.save(kept_weights(backbone), temporary)
         sync(temporary)
         temporary.replace(path)

@@ -22,12 +22,14 @@ from ranking.experiments.runs import Run, RunSpec
 from ranking.experiments.tables import Group, markdown
 from ranking.experiments.trials import tuned
 from ranking.experiments.variants import variant
-from reland_features.artifacts import write_atomically
+from reland_features.artifacts import sync, write_atomically
 from reland_features.errors import ConfigError
 
 CUT = (
     "Cut users are trained on, and scored from, their last so many training interactions. Their rationales still come "
-    "from the whole training part, as from a system that knows more than the ranker: this favours ReLand."
+    "from the whole training part, as from a system that knows more than the ranker: this favours ReLand. Masked "
+    "leaves out all that a user has seen, before the cut too: it can be no answer, and whatever knows a user's past "
+    "would be led to it."
 )
 WITHOUT_SEEDS = "without_seeds"
 _MEASURED = (
@@ -103,7 +105,7 @@ class Study:
         wanted = list(wanted)
         if self.options.trials:
             best = tuned(self.runner, [spec for _, spec in wanted], self.options.trials)
-            wanted = [(setting, best[spec]) for setting, spec in wanted]
+            wanted = [(setting, best.get(spec, spec)) for setting, spec in wanted]
         grouped = {
             (setting, spec): [replace(spec, seed=seed) for seed in range(self.options.seeds)]
             for setting, spec in wanted
@@ -143,6 +145,8 @@ class Study:
     ) -> list[Path]:
         """Write the frame, the figure and the markdown, the latter last; return their paths.
 
+        A reader sees each file as it was or as it is to be, never a part.
+
         Parameters
         ----------
         sections : sequence of (str, str)
@@ -151,9 +155,10 @@ class Study:
         folder = self.runner.results
         folder.mkdir(parents=True, exist_ok=True)
         data, image, text = (folder / f"{self.name}.{suffix}" for suffix in ("parquet", "png", "md"))
-        frame.write_parquet(data, compression="zstd")
+        _replace(data, f"{data.name}.tmp", lambda path: frame.write_parquet(path, compression="zstd"))
         if draw:
-            draw(image)
+            # The ending of its name is the format of a figure; `summary` reads whatever ends in .parquet.
+            _replace(image, f"{image.stem}.tmp.png", draw)
         machines = sorted({run.facts["machine"] for group in groups for run in group.runs})
         title += f", users cut to their last {self.options.cut}" if self.options.cut else ""
         lines = [f"# {title}", "", f"`{self.command}`", "", f"Machine: {'; '.join(machines)}", ""]
@@ -173,6 +178,17 @@ class Study:
             lines += [f"![{title}]({image.name})", ""]
         write_atomically(text, "\n".join(lines).rstrip() + "\n")
         return [data, *([image] if draw else []), text]
+
+
+def _replace(path: Path, temporary_name: str, write: Callable[[Path], None]) -> None:
+    """Write a file under another name in its folder, and rename it; an error leaves what was there."""
+    temporary = path.with_name(temporary_name)
+    try:
+        write(temporary)
+        sync(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _hyperparameters(groups: Sequence[Group], trials: int) -> str:
@@ -200,20 +216,24 @@ def _who_is_measured(run: Run) -> str:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that every experiment has."""
+    """Add the options that every experiment has; what only some have is given the value of not having it."""
     parser.add_argument("--dataset", required=True, metavar="NAME")
     parser.add_argument("--source", default="", metavar="NAME", help="where the rationales come from (default: own)")
     parser.add_argument("--projects", type=Path, default=Path("experiments"), metavar="ROOT")
     parser.add_argument("--results", type=Path, default=Path("docs/results/ranking"), metavar="DIR")
-    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="random seeds of each run")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once")
     parser.add_argument("--device", default="cpu", metavar="D", help="cpu, cuda, cuda:1 or auto: a GPU if there is one")
+    parser.add_argument("--quick", action="store_true", help="fewer epochs, sampled softmax; said in the table")
+    parser.set_defaults(cut=None, without_seeds=False, trials=None, seeds=1, suffix="", note="")
+
+
+def add_page_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of experiments that write a page."""
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="random seeds of each run")
     parser.add_argument(
         "--suffix", default="", metavar="NAME", help="of the files' names: a second table beside the first"
     )
     parser.add_argument("--note", default="", metavar="TEXT", help="printed above the table")
-    parser.add_argument("--quick", action="store_true", help="fewer epochs, sampled softmax; said in the table")
-    parser.set_defaults(cut=None, without_seeds=False, trials=None)
 
 
 def add_cut(parser: argparse.ArgumentParser) -> None:
@@ -249,8 +269,14 @@ def names(text: str) -> tuple[str, ...]:
 
 def shown_command(argv: Sequence[str]) -> str:
     """Return the command as it may be published: a folder of this machine is shown as DIR."""
-    shown = ["DIR" if Path(word).is_absolute() else word for word in argv]
-    return shlex.join(["python", "-m", "ranking.experiments", *shown])
+    return shlex.join(["python", "-m", "ranking.experiments", *map(_shown_word, argv)])
+
+
+def _shown_word(word: str) -> str:
+    option, equals, value = word.partition("=")
+    if option.startswith("--") and equals:
+        return f"{option}={_shown_word(value)}"
+    return "DIR" if Path(word).is_absolute() else word
 
 
 def say_written(paths: Sequence[Path]) -> None:

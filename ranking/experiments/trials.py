@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ranking.backbones import FLOORS
 from ranking.experiments.runner import Runner
 from ranking.experiments.runs import Run, RunSpec
 from ranking.experiments.variants import main_of
@@ -61,10 +62,11 @@ def search(runner: Runner, specs: Sequence[RunSpec], count: int) -> dict[RunSpec
 def tuned(runner: Runner, specs: Sequence[RunSpec], count: int) -> dict[RunSpec, RunSpec]:
     """Return each spec with the best hyperparameters of its variant; a control takes those of what it controls.
 
-    One seed is searched. What is as in the data set's file is no override, so that the run is the same as without
-    a search.
+    Floors learn nothing and are left out. One seed is searched. What is as in the data set's file is no override, so
+    that the run is the same as without a search.
     """
-    searched = {spec: dataclasses.replace(spec, variant=main_of(spec.variant), seed=0).canonical() for spec in specs}
+    specs = [spec for spec in specs if spec.backbone not in FLOORS]
+    searched = {spec: dataclasses.replace(spec, variant=main_of(spec.variant), seed=0) for spec in specs}
     best = {spec: found[0] for spec, found in search(runner, list(dict.fromkeys(searched.values())), count).items()}
     return {spec: dataclasses.replace(spec, overrides=_changes(runner, spec, best[searched[spec]])) for spec in specs}
 

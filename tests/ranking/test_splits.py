@@ -42,7 +42,16 @@ def test_cutting_histories_keeps_the_last_and_what_is_held_out(split):
     assert ids(cut, cut.training_pairs()) == [("a", "x"), ("b", "y"), ("c", "y")]
     for part in ("validation", "test"):
         assert ids(cut, cut.targets(part)) == ids(split, split.targets(part))
-    assert ids(cut, cut.seen("test")) == [("a", "x"), ("a", "w"), ("a", "v"), ("b", "y"), ("b", "w"), ("c", "y")]
+    assert ids(cut, cut.history("test")) == [("a", "x"), ("a", "w"), ("a", "v"), ("b", "y"), ("b", "w"), ("c", "y")]
+    for part in ("validation", "test"):
+        assert sorted(ids(cut, cut.seen(part))) == sorted(ids(split, split.seen(part))), "a cut user has seen the rest"
+        assert sorted(cut.seen(part)[0].tolist()) == cut.seen(part)[0].tolist()
+
+
+def test_cutting_twice_is_cutting_once(split):
+    once, twice = split.keep_last(1), split.keep_last(2).keep_last(1)
+    assert ids(twice, twice.training_pairs()) == ids(once, once.training_pairs())
+    assert sorted(ids(twice, twice.seen("test"))) == sorted(ids(once, once.seen("test")))
 
 
 def test_the_marts_of_a_project_give_leave_one_out(project):

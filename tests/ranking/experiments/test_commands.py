@@ -50,6 +50,7 @@ def test_texts_of_another_system_need_no_project_of_the_own_llm(world, prepared,
     assert elsewhere.run(*TABLE2, "--source", "strong") == 0
     # IDs and item texts are the same runs whatever the source; those with rationales are others.
     assert len(own.keys() & elsewhere.raw().keys()) == 2
+    assert elsewhere.run(*TABLE2, "--source", "strong", "--trials", "2") == 0
     assert elsewhere.run(*TABLE2) == 1
     assert "there is no finished project to take features from" in capsys.readouterr().err
 
@@ -357,6 +358,11 @@ def test_trials_give_each_variant_the_best_of_the_same_combinations(world, capsy
     assert "5 finished before, 0 to do" in said
     assert world.run(*TABLE2, "--trials", "0") == 1
     assert "--trials is at least 1" in capsys.readouterr().err
+
+
+def test_floors_have_nothing_to_search(world):
+    assert world.run("table2", "--backbones", "popularity", "--variants", "id", "--trials", "2") == 0
+    assert "popularity" in world.text("table2_made-up_trials2")
 
 
 def test_a_trial_with_the_hyperparameters_of_the_file_is_the_run_without_a_search(world):
