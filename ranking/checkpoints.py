@@ -14,25 +14,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from ranking.project import RankingProject
+from ranking.trained_facts import CURRENT, FACTS, check_facts, current_ranker, unreadable
 from reland_features.artifacts import content_id, write_atomically
 from reland_features.errors import ArtifactError
 
-_WEIGHTS, _FACTS, _CURRENT = "model.safetensors", "ranker.json", "current.json"
-
-
-def trained_on(project: RankingProject) -> dict[str, str]:
-    """Return what a checkpoint says of the features it was trained on."""
-    return {"features_run": project.features_run, "pool_version": project.pool_version}
-
-
-def required(project: RankingProject) -> dict[str, str]:
-    """Return what a checkpoint and the features it meets must agree on.
-
-    The pool fixes the text encoder and which seeds there are. New matches with the same pool, such as a daily
-    publication brings, are what a trained ranker is there for.
-    """
-    return {"pool_version": project.pool_version}
+_WEIGHTS = "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -79,11 +65,11 @@ def write_checkpoint(weights: Mapping[str, torch.Tensor], facts: Mapping[str, An
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     (partial / _WEIGHTS).write_bytes(raw)
-    write_atomically(partial / _FACTS, json.dumps(dict(facts), indent=2) + "\n")
+    write_atomically(partial / FACTS, json.dumps(dict(facts), indent=2) + "\n")
     if not target.exists():
         partial.rename(target)
     shutil.rmtree(partial, ignore_errors=True)
-    write_atomically(folder / _CURRENT, json.dumps({"model": target.name}) + "\n")
+    write_atomically(folder / CURRENT, json.dumps({"model": target.name}) + "\n")
     return target
 
 
@@ -95,31 +81,17 @@ def read_checkpoint(folder: Path, expected: Mapping[str, Any]) -> Checkpoint:
     folder : Path
         What `write_checkpoint` wrote to.
     expected : mapping
-        Facts that must be as they were in training, see `required`: a model that
-        meets embeddings of another pool, or ids of another catalogue, scores without an error and wrongly.
+        Facts that must be as they were in training, see `ranking.trained_facts.required`.
 
     Raises
     ------
     ArtifactError
         There is none, it is damaged, or an expected fact differs.
     """
-    hint = f"python -m ranking.train --project D --model {folder.name}"
-    pointer = folder / _CURRENT
-    if not pointer.is_file():
-        raise ArtifactError(f"no {folder.name} has been trained", where=str(folder), hint=hint)
-    found = folder / json.loads(pointer.read_text())["model"]
+    found, facts = current_ranker(folder, folder.name)
     try:
-        facts = json.loads((found / _FACTS).read_text())
         weights = load_file(found / _WEIGHTS)
     except (OSError, ValueError, SafetensorError) as error:
-        raise ArtifactError("a trained ranker cannot be read", where=str(found), got=error, hint=hint) from error
-    other = {name: facts.get(name) for name, value in expected.items() if facts.get(name) != value}
-    if other:
-        raise ArtifactError(
-            f"the {folder.name} was trained on other features",
-            where=str(found),
-            got=other,
-            expected={name: expected[name] for name in other},
-            hint=hint,
-        )
+        raise unreadable(found, folder.name, error) from error
+    check_facts(found, folder.name, facts, expected)
     return Checkpoint(found.name, weights, facts)

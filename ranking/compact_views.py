@@ -74,7 +74,8 @@ def vectors(lists: pl.Series, where: str) -> tuple[np.ndarray, np.ndarray]:
     Parameters
     ----------
     lists : polars.Series
-        list<float32> [n]; null or empty is no vector.
+        list<float32> [n]; null or empty is no vector. A column of no type, an online store's answer where it has
+        none, is all null.
     where : str
         The feature, for the message.
 
@@ -89,6 +90,7 @@ def vectors(lists: pl.Series, where: str) -> tuple[np.ndarray, np.ndarray]:
     FeaturesError
         Vectors differ in width, or hold NaN, infinity or null.
     """
+    lists = lists.cast(pl.List(pl.Float32))
     lengths = lists.list.len().fill_null(0).to_numpy().astype(np.int64)
     present = lengths > 0
     width = int(np.bincount(lengths[present]).argmax()) if present.any() else 0

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from ranking.checkpoints import trained_on, write_checkpoint
+from ranking.checkpoints import write_checkpoint
 from ranking.controls import CONSTANT, RATIONALES, SHUFFLED
 from ranking.ctr_data import CtrData, CtrRows, Labels
 from ranking.ctr_metrics import METRICS, Measured, difference, mean
@@ -29,6 +29,7 @@ from ranking.fitting import TrainingDivergedError
 from ranking.masknet import MaskNet, MaskNetSettings
 from ranking.project import RankingProject
 from ranking.services import USER_SERVICE
+from ranking.trained_facts import trained_on
 from reland_features.artifacts import write_atomically
 from reland_features.errors import RelandError
 from reland_features.feast import open_store
@@ -171,9 +172,19 @@ def _train_epoch(model: MaskNet, data: CtrData, rows: CtrRows, optimizer: torch.
 def compare(
     data: CtrData, shape: MaskNetSettings, settings: CtrSettings, *, seeds: int, report: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Train and test the four rankers, `seeds` times each, and return what the JSON holds."""
+    """Train and test the four rankers, `seeds` times each, and return what the JSON holds.
+
+    Raises
+    ------
+    TableError
+        A metric is undefined on the test rows.
+    """
     measured: dict[str, list[Measured]] = {}
     label, seconds = data.test.label.cpu().numpy(), {}
+    # Labels alone decide whether a metric is defined: say so before training, not after.
+    even = Measured(label, np.full(len(label), 0.5), data.test.group)
+    for metric in METRICS:
+        even.value(metric)
     for name, given, rationales in (
         (BASELINE, data, False),
         (RATIONALES, data, True),
@@ -264,7 +275,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(table(metrics))
     if options.output:
         options.output.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(options.output, json.dumps(metrics, indent=2) + "\n")
+        write_atomically(options.output, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
     return 0
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from ranking.ctr_dealing import givers
 from ranking.ctr_fields import HISTORY, FieldEncoder
 from ranking.dataset import TEST, TRAIN, ranking_queries
 from ranking.masknet import UNKNOWN, ItemTable, UserTable
@@ -64,12 +65,15 @@ class CtrData:
     owner : numpy.ndarray
         int64 [U], the user (as `CtrRows.group`) that a row of `users` is of; several rows of one user are
         of several days.
+    time : numpy.ndarray
+        int64 [U], the event_timestamp of a row of `users`, numbered from the earliest.
     """
 
     encoder: FieldEncoder
     users: UserTable
     items: ItemTable
     owner: np.ndarray
+    time: np.ndarray
     train: CtrRows
     test: CtrRows
     protocol: str
@@ -148,6 +152,7 @@ class CtrData:
             users=encoder.encode_users(user_frame, seed_frame(store, user_frame)),
             items=encoder.encode_items(item_frame),
             owner=owner,
+            time=users["event_timestamp"].rank("dense").cast(pl.Int64).to_numpy() - 1,
             train=everything.part(first),
             test=everything.part(~first),
             protocol=protocol,
@@ -156,13 +161,24 @@ class CtrData:
     def shuffled(self, seed: int) -> CtrData:
         """Deal the rationales out to other users, those of nobody included: similarity and cluster move along.
 
-        It is a permutation of users, the same in training and test.
+        It is a permutation of users, the same in training and test. A row takes what its giver has at the same
+        time, else the giver's latest before it, else nothing: no row knows a publication that its user's own
+        rationale does not. Users are dealt among those of the same times as far as there are any, so that each
+        rationale, and none, is there as often as before.
         """
-        users = int(self.owner.max()) + 1
-        last = np.zeros(users, dtype=np.int64)
-        last[self.owner] = np.arange(len(self.owner))
-        rows = torch.from_numpy(last[np.random.default_rng([seed, 7]).permutation(users)][self.owner])
-        return self._dealt(**{name: getattr(self.users, name)[rows] for name in ("seed", "similarity", "cluster")})
+        giver = givers(self.owner, self.time, seed)[self.owner]
+        span = int(self.time.max()) + 1
+        key = self.owner * span + self.time
+        order = np.argsort(key)
+        latest = np.searchsorted(key[order], giver * span + self.time, side="right") - 1
+        row = order[np.maximum(latest, 0)]
+        nobody = torch.from_numpy((latest < 0) | (self.owner[row] != giver)).to(self.users.seed.device)
+        rows = torch.from_numpy(row).to(nobody.device)
+        return self._dealt(
+            seed=self.users.seed[rows].masked_fill(nobody, -1),
+            similarity=self.users.similarity[rows].masked_fill(nobody, 0.0),
+            cluster=self.users.cluster[rows].masked_fill(nobody, UNKNOWN),
+        )
 
     def constant(self) -> CtrData:
         """Give everybody who has a rationale the same one: the mean vector and the mean similarity."""
@@ -231,9 +247,14 @@ def with_mart_features(users: pl.DataFrame, project: RankingProject, *, past: bo
         user_id and event_timestamp.
     past : bool
         Cut histories before each row's event_timestamp; without it they are those of the published features.
+        Either way they are no longer than the ones that are served, `data.max_history`.
     """
     profiles = pl.read_parquet(project.mart("users"), columns=["user_id", "profile"])
+    served = pl.scan_parquet(project.mart("user_histories"))
     if past:
+        # The longest history served is data.max_history, as the marts were built with it, --set included, or no
+        # user has more; then nothing is cut here either.
+        longest = served.select(pl.col("item_ids").list.len().max()).collect().item() or 0
         events = pl.scan_parquet(project.mart("interactions")).select("user_id", "item_id", "interacted_at")
         histories = (
             users.lazy()
@@ -241,13 +262,12 @@ def with_mart_features(users: pl.DataFrame, project: RankingProject, *, past: bo
             .join(events, on="user_id", maintain_order="left_right")
             .filter(pl.col("interacted_at") < pl.col("event_timestamp"))
             .group_by("user_id", "event_timestamp", maintain_order=True)
-            .agg(history=pl.col("item_id").tail(HISTORY))
+            .agg(history=pl.col("item_id").tail(min(HISTORY, longest)))
             .collect()
         )
         users = users.join(histories, on=["user_id", "event_timestamp"], how="left", maintain_order="left")
     else:
-        histories = pl.read_parquet(project.mart("user_histories"), columns=["user_id", "item_ids"])
-        histories = histories.select("user_id", history=pl.col("item_ids").list.tail(HISTORY))
+        histories = served.select("user_id", history=pl.col("item_ids").list.tail(HISTORY)).collect()
         users = users.join(histories, on="user_id", how="left", maintain_order="left")
     return users.join(profiles, on="user_id", how="left", maintain_order="left")
 

@@ -7,9 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from ranking.metrics import Interval
+from reland_features.errors import TableError
 
 METRICS = ("auc", "user_auc", "log_loss")
 _LEAST = 1e-7
+_NEEDS = {
+    "auc": "clicks and items passed over",
+    "user_auc": "a user with both a click and an item passed over",
+    "log_loss": "rows",
+}
 
 
 class Measured:
@@ -42,18 +48,44 @@ class Measured:
         self._user_auc = _auc_by_user(label, probability, group, self.users)
 
     def value(self, metric: str, weight: np.ndarray | None = None) -> float:
-        """Return a metric with each user counted `weight` times, float [users]; once unless given."""
-        weight = np.ones(self.users) if weight is None else weight
-        if metric == "log_loss":
-            return float(self._loss @ weight / (self._rows @ weight))
-        if metric == "user_auc":
-            there = ~np.isnan(self._user_auc)
-            return float(self._user_auc[there] @ weight[there] / weight[there].sum())
-        rows = weight[self._group]
-        clicks = np.add.reduceat(rows * self._label, self._steps)
-        passed = np.add.reduceat(rows * (1 - self._label), self._steps)
-        below = np.cumsum(passed) - passed
-        return float(clicks @ (below + passed / 2) / (clicks.sum() * passed.sum()))
+        """Return a metric with each user counted `weight` times, float [users]; once unless given.
+
+        AUC needs rows of both labels, and AUC within users a user who has both. Weights may leave none of them:
+        the metric is NaN then.
+
+        Raises
+        ------
+        TableError
+            The metric is undefined with every user counted once.
+        """
+        found = self._weighted(metric, np.ones(self.users) if weight is None else weight)
+        if weight is None and np.isnan(found):
+            raise self.undefined(metric)
+        return found
+
+    def undefined(self, metric: str) -> TableError:
+        """Return the error for a metric that these rows do not define."""
+        return TableError(
+            f"{metric} is undefined: too few clicks, or too few items passed over",
+            where="test rows",
+            got=f"{int(self._label.sum()):,} clicks in {len(self._label):,} rows of {self.users:,} users",
+            expected=_NEEDS[metric],
+            hint="test on more users (--max-users 0), or on held-out events: --labels holdout",
+        )
+
+    def _weighted(self, metric: str, weight: np.ndarray) -> float:
+        # 0 / 0 is what is left where weights leave no such rows.
+        with np.errstate(invalid="ignore"):
+            if metric == "log_loss":
+                return float(self._loss @ weight / (self._rows @ weight))
+            if metric == "user_auc":
+                there = ~np.isnan(self._user_auc)
+                return float(self._user_auc[there] @ weight[there] / weight[there].sum())
+            rows = weight[self._group]
+            clicks = np.add.reduceat(rows * self._label, self._steps)
+            passed = np.add.reduceat(rows * (1 - self._label), self._steps)
+            below = np.cumsum(passed) - passed
+            return float(clicks @ (below + passed / 2) / (clicks.sum() * passed.sum()))
 
 
 def difference(
@@ -61,17 +93,27 @@ def difference(
 ) -> Interval:
     """Return treatment minus control, each a mean over training seeds, and its 95 % interval over resampled users.
 
-    Both are measured on the same rows. The interval is of users, not of training seeds.
+    Both are measured on the same rows. The interval is of users, not of training seeds. Resamples that leave the
+    metric undefined, such as one without a click, are left out: with few users who clicked, the interval is of
+    those resamples that have one.
+
+    Raises
+    ------
+    TableError
+        The metric is undefined on the rows themselves (one label only, or for AUC within users no user with
+        both), or in every resample.
     """
 
     def at(weight: np.ndarray | None) -> float:
         return mean(treatment, metric, weight) - mean(control, metric, weight)
 
-    users = treatment[0].users
+    value, users = at(None), treatment[0].users
     rng = np.random.default_rng(seed)
     draws = [at(np.bincount(rng.integers(users, size=users), minlength=users).astype(float)) for _ in range(samples)]
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return Interval(at(None), float(low), float(high))
+    if np.isnan(draws).all():
+        raise treatment[0].undefined(metric)
+    low, high = np.nanquantile(draws, [0.025, 0.975])
+    return Interval(value, float(low), float(high))
 
 
 def mean(measured: Sequence[Measured], metric: str, weight: np.ndarray | None = None) -> float:

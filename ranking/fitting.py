@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +23,7 @@ from reland_features.errors import RelandError
 
 
 class TrainingDivergedError(RelandError):
-    """A loss is not finite; nothing was learnt from that batch."""
+    """A loss is not finite, and nothing was learnt from that batch; or a validation score is NaN."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,9 @@ def fit(
     Raises
     ------
     TrainingDivergedError
-        A loss or the validation scores are not finite.
+        A loss is not finite, or a validation score is NaN.
+    ArtifactError
+        `state_file` is damaged, or is of a training with other arguments.
     """
     settings = settings or FitSettings()
     reuse_freed_memory()
@@ -101,7 +105,12 @@ def fit(
             metrics = evaluate(backbone, "validation", users).means()
             return Fit((Evaluation(0, 0.0, 0.0, metrics),), 0, metrics, 0, 0.0)
         optimizer = torch.optim.Adam(weights, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
-        state = TrainingState.resume(state_file, backbone, optimizer, generator) if state_file else TrainingState()
+        decided_by = _decided_by(backbone, settings, seed) if state_file else {}
+        state = (
+            TrainingState.resume(state_file, backbone, optimizer, generator, decided_by)
+            if state_file
+            else TrainingState()
+        )
         while state.epoch < settings.max_epochs and state.since < settings.patience:
             started = time.process_time()
             loss = train_epoch(backbone, optimizer, generator)
@@ -109,10 +118,10 @@ def fit(
             state.epoch += 1
             if state.epoch % settings.evaluate_every and state.epoch != settings.max_epochs:
                 continue
-            metrics = evaluate(backbone, "validation", users).means()
+            metrics = _validate(backbone, users, state.epoch)
             state.evaluated(Evaluation(state.epoch, loss, state.seconds, metrics), metrics[metric], backbone)
             if state_file:
-                state.write(state_file, backbone, optimizer, generator)
+                state.write(state_file, backbone, optimizer, generator, decided_by)
             if progress:
                 progress(state.curve[-1])
     if state.best_weights is not None:
@@ -142,6 +151,44 @@ def train_epoch(backbone: Backbone, optimizer: torch.optim.Optimizer, generator:
         optimizer.step()
         total, steps = total + value, steps + 1
     return total / max(steps, 1)
+
+
+def _decided_by(backbone: Backbone, settings: FitSettings, seed: int) -> dict[str, object]:
+    """Return what decides the course of a training, apart from the weights' shapes and the features' values.
+
+    A backbone's options are found as the public attributes, of it and of its own modules, that are plain values,
+    such as its batch size. The training part is there as a hash. When training stops is not part of it: one may go on
+    for longer.
+    """
+    split = hashlib.blake2b(digest_size=8)
+    for part in (backbone.split.training, backbone.split.training_pairs()[1]):
+        split.update(np.ascontiguousarray(part).tobytes())
+    options = {
+        f"{place}.{name}".lstrip("."): value
+        for place, module in backbone.named_modules()
+        if not type(module).__module__.startswith("torch.")  # their options are in shapes, or in who made them
+        for name, value in vars(module).items()
+        if isinstance(value, Real | str) and not name.startswith("_") and name != "training"
+    }
+    course = {name: value for name, value in asdict(settings).items() if name not in ("max_epochs", "patience")}
+    facts = {"backbone": type(backbone).__name__, **options, **course, "seed": seed}
+    # Values of numpy would be written in a way that torch refuses to read.
+    plain = {name: float(v) if isinstance(v, Real) and not isinstance(v, int) else v for name, v in facts.items()}
+    return plain | {"training part": split.hexdigest()}
+
+
+def _validate(backbone: Backbone, users: np.ndarray | None, epoch: int) -> dict[str, float]:
+    try:
+        return evaluate(backbone, "validation", users).means()
+    except RelandError as error:
+        if type(error) is not RelandError:  # what full_ranking says of NaN has no class of its own
+            raise
+        raise TrainingDivergedError(
+            error.what,
+            where=f"{type(backbone).__name__}, validation after epoch {epoch}",
+            got=error.got,
+            hint=error.hint,
+        ) from error
 
 
 def _sample(backbone: Backbone, count: int | None) -> np.ndarray | None:

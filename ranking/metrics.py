@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+_DRAWS_PER_BLOCK = 1 << 20
+
 
 @dataclass(frozen=True)
 class QueryMetrics:
@@ -69,18 +71,33 @@ def paired_bootstrap(
     """Return the mean difference of paired values and its percentile interval over resampled queries.
 
     Assumes that queries are independent; both rankers are measured on the same ones.
+
+    Parameters
+    ----------
+    treatment, control : numpy.ndarray
+        float [n], a metric of each query. Without any query the interval is NaN.
+    samples : int
+        How often n queries are drawn of the n; takes O(samples + n) memory.
+    level : float
+        Share of the samples' means inside the interval.
+
+    Raises
+    ------
+    ValueError
+        Fewer than one sample is asked for.
     """
+    if samples < 1:
+        raise ValueError(f"a bootstrap takes at least one sample, not {samples}")
     difference = np.asarray(treatment, dtype=np.float64) - np.asarray(control, dtype=np.float64)
     if not len(difference):
         return Interval(float("nan"), float("nan"), float("nan"))
     rng = np.random.default_rng(seed)
-    # Resampling n of n is a multinomial count of each query; in blocks to bound memory.
-    means = np.concatenate(
-        [
-            difference[rng.integers(len(difference), size=(100, len(difference)))].mean(axis=1)
-            for _ in range(samples // 100)
-        ]
-    )
+    # In blocks to bound memory. A generator draws the same indices in the same order whatever the blocks are.
+    means = np.empty(samples)
+    rows = max(1, _DRAWS_PER_BLOCK // len(difference))
+    for first in range(0, samples, rows):
+        block = means[first : first + rows]
+        block[:] = difference[rng.integers(len(difference), size=(len(block), len(difference)))].mean(axis=1)
     tail = (1 - level) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return Interval(float(difference.mean()), float(low), float(high))

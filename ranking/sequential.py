@@ -19,7 +19,7 @@ import torch
 from ranking.backbones import build
 from ranking.backbones.base import Backbone
 from ranking.backbones.sequences import SequentialBackbone
-from ranking.checkpoints import read_checkpoint, required, trained_on, write_checkpoint
+from ranking.checkpoints import read_checkpoint, write_checkpoint
 from ranking.compact_views import vectors
 from ranking.device import chosen_device
 from ranking.features import load_features
@@ -31,10 +31,13 @@ from ranking.served import KNOWN_USER, OnlineFeatures, Scored, SeedRationales
 from ranking.services import ITEM_SERVICE, USER_SERVICE
 from ranking.sides import FeatureSides
 from ranking.splits import Split
-from ranking.texts import TextScale
+from ranking.texts import ItemTexts, TextScale
+from ranking.trained_facts import how_to_train, required, trained_on
+from reland_features.errors import ArtifactError, FeatureStoreError
 
 NAME = "sasrec"
-_MEAN, _SCALE = "text_scale.mean", "text_scale.scale"
+# How texts were scaled in training goes with the weights: what is published later has another mean.
+_RATIONALES, _ITEMS = "text_scale.rationales", "text_scale.items"
 _TEXT = "item_attributes__item_text_embedding"
 _BATCH = 1_000
 
@@ -71,7 +74,6 @@ def save(
     rationales : Rationales
         Those of training: their mean and scale are kept, and applied to what is read online.
     """
-    scale = TextScale.of(rationales.embeddings)
     facts = {
         **trained_on(project),
         "service": USER_SERVICE,
@@ -81,8 +83,11 @@ def save(
         "validation": dict(best or {}),
         "items": backbone.split.item_ids.to_list(),
     }
-    extra = {_MEAN: torch.from_numpy(scale.mean), _SCALE: torch.tensor(scale.scale, dtype=torch.float64)}
-    return write_checkpoint({**backbone.state_dict(), **extra}, facts, project.models / NAME)
+    scales = _kept(TextScale.of(rationales.embeddings), _RATIONALES)
+    for module in backbone.modules():
+        if isinstance(module, ItemTexts):
+            scales |= _kept(module.scale, _ITEMS)
+    return write_checkpoint({**backbone.state_dict(), **scales}, facts, project.models / NAME)
 
 
 @dataclass(frozen=True)
@@ -119,6 +124,8 @@ class ServedSASRec:
         ------
         ArtifactError
             None is trained, or it was trained on other features than are published.
+        FeatureStoreError
+            The online store holds no rationale or no item text, as before a materialization.
         FeaturesError
             An embedding is not finite or of another width than the others.
         """
@@ -127,14 +134,25 @@ class ServedSASRec:
         seeds = SeedRationales(online, project)
         item_ids = pl.Series("item_id", checkpoint.facts["items"], dtype=pl.String)
         weights = dict(checkpoint.weights)
-        scale = TextScale(weights.pop(_MEAN).numpy(), float(weights.pop(_SCALE)))
+        of_rationales, of_items = (_scale(weights, name, checkpoint.name) for name in (_RATIONALES, _ITEMS))
         text, has = vectors(seeds.frame["seed_rationale__rationale_embedding"], "seed_rationale:rationale_embedding")
-        sides = FeatureSides(_item_text(online, item_ids), Rationales.of_users(text, has))
+        item_text = _item_text(online, item_ids)
+        if not has.any() or not item_text.any():
+            raise FeatureStoreError(
+                "the online store holds nothing that the sasrec reads",
+                where=str(project.repository),
+                got=f"{int(has.sum()):,} of {len(has):,} rationales, {int(item_text.any(axis=1).sum()):,} of "
+                f"{len(item_ids):,} item texts",
+                hint=f"reland run, or feast materialize over {project.as_of.isoformat()}",
+            )
+        sides = FeatureSides(item_text, Rationales.of_users(text, has))
         backbone = cast(SequentialBackbone, build(NAME, _catalogue(item_ids), checkpoint.facts["options"], sides=sides))
         dataclasses.replace(checkpoint, weights=weights).fill(backbone)
         for module in backbone.modules():
             if isinstance(module, FusionLayer) and module.texts is not None:
-                module.texts.table = scale(text[has])  # scaled as in training, not by the seeds there are now
+                module.texts.table = of_rationales(text[has])
+            if isinstance(module, ItemTexts):
+                module.table = of_items(item_text) * module.has
         with torch.inference_mode():
             embeddings = backbone.item_side(backbone.items.weight)
             items = backbone.output_side.items(embeddings)
@@ -163,6 +181,27 @@ class ServedSASRec:
             outputs = self.backbone.encode(self.embeddings, last[None])[:, -1]
         row = torch.tensor([-1 if seed is None else seed])
         return self.backbone.output_side.users(self.backbone.user_side(outputs, row), row)[0]
+
+
+def _kept(scale: TextScale, name: str) -> dict[str, torch.Tensor]:
+    """Return a scale as tensors to be kept with the weights."""
+    return {
+        f"{name}.mean": torch.from_numpy(scale.mean),
+        f"{name}.scale": torch.tensor(scale.scale, dtype=torch.float64),
+    }
+
+
+def _scale(weights: dict[str, torch.Tensor], name: str, checkpoint: str) -> TextScale:
+    """Take a scale out of the weights again; raise `ArtifactError` where it was not kept."""
+    try:
+        return TextScale(weights.pop(f"{name}.mean").numpy(), float(weights.pop(f"{name}.scale")))
+    except KeyError as error:
+        raise ArtifactError(
+            "the sasrec was trained by an older version, which did not keep how texts were scaled",
+            where=checkpoint,
+            got=f"no {error}",
+            hint=how_to_train(NAME),
+        ) from error
 
 
 def _catalogue(item_ids: pl.Series) -> Split:

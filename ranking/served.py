@@ -19,6 +19,7 @@ from ranking.project import RankingProject
 from ranking.services import EXPLANATION_SERVICE, SEED_SERVICE, check_services
 from ranking.tabular import online_frame
 from ranking.train import Ranker, load
+from ranking.trained_facts import required
 from reland_features.columns import SEED_RATIONALE
 from reland_features.feast import open_store
 from reland_features.publishing import published_run
@@ -172,7 +173,7 @@ class ServedTabular:
     @classmethod
     def of(cls, project: RankingProject) -> ServedTabular:
         """Load the project's current model."""
-        return cls(load(project.models), OnlineFeatures.of(project))
+        return cls(load(project.models, required(project)), OnlineFeatures.of(project))
 
     @property
     def facts(self) -> Mapping[str, Any]:

@@ -10,12 +10,13 @@ import numpy as np
 import polars as pl
 import torch
 
-from ranking.checkpoints import read_checkpoint, required
+from ranking.checkpoints import read_checkpoint
 from ranking.ctr_fields import FieldEncoder
 from ranking.masknet import MaskNet, MaskNetSettings
 from ranking.project import RankingProject
 from ranking.served import KNOWN_USER, MartUsers, OnlineFeatures, Scored, SeedRationales, without_features
 from ranking.services import ITEM_SERVICE, USER_SERVICE
+from ranking.trained_facts import required
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,8 @@ class TabularFeatures:
         Raises
         ------
         TrainingFrameError
-            The frame lacks features of the service, or holds an infinite one.
+            The frame lacks features of the service, or holds an infinite one, or rationales have another number of
+            components.
         """
         needed = [c.feature for c in self.columns] + [COMPONENTS] * bool(self.components)
         missing = [name for name in needed if name not in frame.columns]
@@ -123,8 +124,18 @@ def _column(frame: pl.DataFrame, column: Column) -> np.ndarray:
 
 
 def _components(values: pl.Series, components: int) -> np.ndarray:
+    values = values.cast(pl.List(pl.Float64))  # a store without any answers with a column of no type
+    lengths = values.list.len().fill_null(0).to_numpy()
+    if other := sorted({int(length) for length in lengths[(lengths > 0) & (lengths != components)]}):
+        raise TrainingFrameError(
+            "rationales have another number of components than the ranker was made for",
+            where=COMPONENTS,
+            got=", ".join(map(str, other)),
+            expected=components,
+            hint="they are of another pool: publish one pool to train on, then python -m ranking.train --project D",
+        )
     out = np.zeros((len(values), components))
-    for row, vector in enumerate(values.to_list()):
-        if vector is not None:
-            out[row, : len(vector)] = vector[:components]
+    has = lengths > 0
+    if has.any():
+        out[has] = np.array(values.filter(pl.Series(has)).to_list())
     return out

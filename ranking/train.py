@@ -10,6 +10,7 @@ import importlib
 import json
 import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from ranking.tabular import (
     baseline_features,
     rationale_features,
 )
+from ranking.trained_facts import CURRENT, FACTS, check_facts, current_ranker, how_to_train, trained_on, unreadable
 from ranking.training_frame import training_frame
 from reland_features.artifacts import content_id, write_atomically
 from reland_features.errors import ArtifactError, ConfigError, RelandError
@@ -39,7 +41,7 @@ MODELS = ("xgboost", "sasrec", "masknet")
 ROUNDS = 300
 _PATIENCE = 100  # NDCG of the held-out queries is noisy: with 20, chance stopped rankers after 7 trees or 199
 _VALIDATION = 10  # one query in ten
-_MODEL, _FACTS, _CURRENT = "model.ubj", "ranker.json", "current.json"
+_NAME, _MODEL = "xgboost", "model.ubj"
 
 
 @dataclass(frozen=True)
@@ -109,13 +111,8 @@ def train(project: RankingProject, service: str = RATIONALE_SERVICE) -> Ranker:
     frame = training_frame(open_store(project.repository), queries.frame, service)
     features = baseline_features() if service == BASELINE_SERVICE else rationale_features(frame)
     ranker = fit(features, frame, seed=project.seed)
-    trained_on = {
-        "features_run": project.features_run,
-        "pool_version": project.pool_version,
-        "as_of": project.as_of.isoformat(),
-        "protocol": queries.protocol,
-    }
-    return Ranker(features, ranker.booster, {**ranker.facts, **trained_on})
+    facts = {**trained_on(project), "as_of": project.as_of.isoformat(), "protocol": queries.protocol}
+    return Ranker(features, ranker.booster, {**ranker.facts, **facts})
 
 
 def save(ranker: Ranker, models: Path) -> Path:
@@ -132,29 +129,33 @@ def save(ranker: Ranker, models: Path) -> Path:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     (partial / _MODEL).write_bytes(raw)
-    write_atomically(partial / _FACTS, json.dumps(described, indent=2) + "\n")
+    write_atomically(partial / FACTS, json.dumps(described, indent=2) + "\n")
     if not folder.exists():
         partial.rename(folder)
     shutil.rmtree(partial, ignore_errors=True)
-    write_atomically(models / _CURRENT, json.dumps({"model": folder.name}) + "\n")
+    write_atomically(models / CURRENT, json.dumps({"model": folder.name}) + "\n")
     return folder
 
 
-def load(models: Path) -> Ranker:
+def load(models: Path, expected: Mapping[str, Any]) -> Ranker:
     """Read the current model.
+
+    Parameters
+    ----------
+    models : Path
+        What `save` wrote to.
+    expected : mapping
+        Facts that a ranker with rationales must have been trained with, see `ranking.trained_facts.required`.
 
     Raises
     ------
     ArtifactError
-        None was trained, or its columns are not those this version of the package makes.
+        None was trained, it is damaged, its columns are not those this version of the package makes, or an expected
+        fact differs.
     """
     import xgboost as xgb
 
-    pointer = models / _CURRENT
-    if not pointer.is_file():
-        raise ArtifactError("no ranker has been trained", where=str(models), hint="python -m ranking.train --project D")
-    folder = models / json.loads(pointer.read_text())["model"]
-    described = json.loads((folder / _FACTS).read_text())
+    folder, described = current_ranker(models, _NAME)
     features = TabularFeatures(described["service"], described["components"])
     if features.names != described["columns"]:
         raise ArtifactError(
@@ -162,10 +163,15 @@ def load(models: Path) -> Ranker:
             where=str(folder),
             got=described["columns"],
             expected=features.names,
-            hint="python -m ranking.train --project D",
+            hint=how_to_train(_NAME),
         )
+    if features.service != BASELINE_SERVICE:  # which reads nothing of a pool
+        check_facts(folder, _NAME, described, expected)
     booster = xgb.Booster()
-    booster.load_model(folder / _MODEL)
+    try:
+        booster.load_model(folder / _MODEL)
+    except xgb.core.XGBoostError as error:
+        raise unreadable(folder, _NAME, error) from error
     return Ranker(features, booster, {**described, "model": folder.name})
 
 

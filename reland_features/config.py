@@ -94,7 +94,7 @@ def load(project: Path, overrides: Iterable[str] = ()) -> Config:
             hint="reland init DIR --interactions FILE --items FILE, then cd DIR",
         )
     try:
-        values = tomllib.loads(path.read_text())
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise ConfigError("the configuration is not valid TOML", where=str(path), got=error) from error
     for override in overrides:

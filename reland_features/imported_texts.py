@@ -89,8 +89,7 @@ def import_texts(
     marts = project.artifacts.all("marts")
     users = set(pl.read_parquet(marts[-1].table("users"), columns=["user_id"])["user_id"]) if marts else None
     frame = read_rationale_file(file, template, model=model, users=users, skip_unknown=skip_unknown)
-    # The prefix keeps `--set rationales.model=ID` from being read as a number.
-    import_id = f"texts-{content_id(frame.rows())}"
+    import_id = _id(frame)
     with project.lock():
         if not project.artifacts.find(KIND, import_id):
             created_at = datetime.now(UTC).replace(tzinfo=None)
@@ -105,6 +104,23 @@ def import_texts(
     made = project.artifacts.find(KIND, import_id)
     assert made is not None
     return ImportedTexts(made, needs_step2=False)
+
+
+def id_of_texts(project: Project, file: Path, *, model: str | None = None) -> str:
+    """Return the id under which `import_texts` brings in a file; nothing is written, and users are not checked.
+
+    Raises
+    ------
+    CheckError
+        All problems of the file.
+    """
+    template = PromptTemplate.load(project.config.rationales.prompt, base=project.root)
+    return _id(read_rationale_file(file, template, model=model))
+
+
+def _id(frame: pl.DataFrame) -> str:
+    # The prefix keeps `--set rationales.model=ID` from being read as a number.
+    return f"texts-{content_id(frame.rows())}"
 
 
 def open_texts(store: ArtifactStore, settings: Rationales) -> ImportedTexts:

@@ -11,6 +11,7 @@ from pathlib import Path
 from reland_features import config as configuration
 from reland_features import templates
 from reland_features.errors import CheckError, ConfigError, RelandError, TableError
+from reland_features.prompts.template import PromptTemplate
 
 # Names seen in public data sets and common event trackers, best first; case and punctuation do not count.
 KNOWN_NAMES: dict[str, dict[str, tuple[str, ...]]] = {
@@ -180,8 +181,17 @@ def make_project(
     separator : callable, optional
         Returns what separates the categories in a column of a file, None where nothing does; see
         `sources.common_separator`.
+    prompt : str, optional
+        A packaged domain, or the path of a ``.toml`` file: from the working folder, as the paths of the tables are.
     extra : str
         TOML that is appended as it is.
+
+    Raises
+    ------
+    ConfigError
+        The folder holds a project, or the prompt is no template; nothing is written.
+    TableError, CheckError
+        What `recognise` and `discover` find.
     """
     taken = [part for part in (configuration.CONFIG_FILE, "dbt", "feature_repo") if (folder / part).exists()]
     if taken:
@@ -196,7 +206,8 @@ def make_project(
     categories = recognised.columns["items"].get("categories")
     if separator and categories and (between := separator(Path(sources["items"]), categories)):
         recognised = replace(recognised, separator=between)
-    text = _toml(folder.resolve(), sources, recognised, prompt or recognised.prompt, name) + extra
+    template = _template(folder.resolve(), prompt or recognised.prompt)
+    text = _toml(folder.resolve(), sources, recognised, template, name) + extra
     import tomllib
 
     configuration.parse(tomllib.loads(text), where="the new reland.toml")
@@ -205,23 +216,50 @@ def make_project(
     templates.copy("feature_repo", folder / "feature_repo")
     (folder / ".gitignore").write_text(".reland/\nfeatures/\npool/\nreports/\nfeature_repo/data/\n")
     # Written last: a folder without reland.toml is no project, whatever a killed init left in it.
-    (folder / configuration.CONFIG_FILE).write_text(text)
+    (folder / configuration.CONFIG_FILE).write_text(text, encoding="utf-8")
     return recognised
 
 
-def _toml(folder: Path, sources: Mapping[str, Path | str], recognised: Recognised, prompt: str, name: str) -> str:
-    def located(path: Path | str) -> str:
-        absolute = Path(path).resolve()
-        return str(absolute.relative_to(folder) if absolute.is_relative_to(folder) else absolute)
+def _located(folder: Path, path: Path | str) -> str:
+    """Return a path of the working folder as `reland.toml` in `folder`, which is absolute, names it."""
+    absolute = Path(path).resolve()
+    return str(absolute.relative_to(folder) if absolute.is_relative_to(folder) else absolute)
 
-    quoted = json.dumps  # JSON strings are TOML basic strings
+
+def _template(folder: Path, prompt: str) -> str:
+    """Return how `reland.toml` names a prompt, having read it; raise `ConfigError` where it is no template."""
+    is_path = Path(prompt).suffix.lower() == ".toml"
+    looked_in = Path(prompt).resolve().parent if is_path else (folder / prompt).parent
+    located = _located(folder, prompt) if is_path else prompt
+    try:
+        PromptTemplate.load(located, base=folder)
+    except ConfigError as error:
+        if error.where != "rationales.prompt":  # the file is there, and the message names it
+            raise
+        raise ConfigError(
+            error.what,
+            where=f"--prompt, looked for in {looked_in}",
+            got=repr(prompt),
+            expected=error.expected,
+            hint=error.hint,
+        ) from error
+    return located
+
+
+def _quoted(value: str | list[str]) -> str:
+    # A JSON string is one in TOML too, but for the two surrogates of an ASCII escape; and TOML wants DEL escaped.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _toml(folder: Path, sources: Mapping[str, Path | str], recognised: Recognised, prompt: str, name: str) -> str:
+    quoted = _quoted
     lines = [
         "# A reland project. Every setting with its default and limits: reland config",
         f"name = {quoted(name)}",
         "seed = 0",
         "",
         "[data]",
-        *(f"{table} = {quoted(located(path))}" for table, path in sources.items()),
+        *(f"{table} = {quoted(_located(folder, path))}" for table, path in sources.items()),
         *([f"categories_separator = {quoted(recognised.separator)}"] if recognised.separator != "|" else []),
         "",
     ]

@@ -41,7 +41,7 @@ def read_rationale_file(
     users : collection of str, optional
         The users of the project; without them unknown users are not found.
     skip_unknown : bool
-        Leave out unknown users instead of reporting them.
+        Leave out the rows of unknown users, whatever is in them, instead of reporting them.
 
     Returns
     -------
@@ -61,13 +61,16 @@ def read_rationale_file(
     found: dict[str, tuple[Any, ...]] = {}
     for number, row in rows:
         user = _user(row, number, faults) if "user_id" in columns else None
+        is_unknown = user is not None and users is not None and user not in users
+        if skip_unknown and is_unknown:
+            continue  # first: what else is wrong with a row that is left out does not matter
         text = _text(row, number, faults, template) if {"text", "steps"} & set(columns) else None
         writer = _writer(row, number, faults, model) if model or "model" in columns else None
-        if user is None or (skip_unknown and users is not None and user not in users):
+        if user is None:
             continue
         if user in found:
             faults.add("repeat a user", number, user, "one row per user", "keep one row of each user")
-        if users is not None and user not in users:
+        if users is not None and is_unknown:
             expected = f"a user_id of the project, such as {', '.join(sorted(users)[:3])}"
             hint = "mend the ids, or add --skip-unknown to leave these users out"
             faults.add("name a user that the project does not know", number, user, expected, hint)

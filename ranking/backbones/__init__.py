@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,7 +49,7 @@ def build(
     Raises
     ------
     ConfigError
-        No such backbone, or no such option, or features by event for a backbone that knows no order.
+        No such backbone, or no such option, or one is missing, or features by event for a backbone that knows no order.
     """
     if name not in _CLASSES:
         raise ConfigError("no such backbone", got=name, expected=sorted(_CLASSES))
@@ -57,9 +58,30 @@ def build(
             "this backbone reads users, not their moments", got=name, expected=f"one of {', '.join(SEQUENTIAL)}"
         )
     kind: type[Backbone] = getattr(importlib.import_module(f"ranking.backbones.{name}"), _CLASSES[name])
+    options = dict(options or {})
+    taken, required = _options_of(kind)
+    if not required <= options.keys() <= taken:
+        raise ConfigError(
+            "a backbone does not take these options",
+            where=name,
+            got=", ".join(map(str, options)) or "none",
+            expected=f"among {', '.join(sorted(taken))}"
+            + (f"; and not without {', '.join(sorted(required))}" if required else ""),
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        try:
-            return kind(split, sides=sides, **dict(options or {}))
-        except TypeError as error:
-            raise ConfigError("a backbone does not take these options", where=name, got=dict(options or {})) from error
+        return kind(split, sides=sides, **options)
+
+
+def _options_of(kind: type[Backbone]) -> tuple[set[str], set[str]]:
+    """Return the names of the options that a class takes, and of those that it cannot do without."""
+    found: dict[str, inspect.Parameter] = {}
+    for each in kind.__mro__:
+        if "__init__" not in vars(each):
+            continue
+        parameters = inspect.signature(vars(each)["__init__"]).parameters.values()
+        found = {one.name: one for one in parameters if one.kind is one.KEYWORD_ONLY} | found
+        if not any(one.kind is one.VAR_KEYWORD for one in parameters):
+            break  # nothing is passed on to the class above
+    found.pop("sides", None)
+    return set(found), {name for name, one in found.items() if one.default is one.empty}

@@ -13,6 +13,7 @@ from ranking.backbones.dropout import dropped
 from ranking.backbones.pairs import Pairs, PairwiseBackbone
 from ranking.full_ranking import Scorer
 from ranking.splits import Part, Split
+from reland_features.errors import ConfigError
 
 _ITEMS_PER_BLOCK = 2048  # small enough for the cache while all users pass, large enough for two threads to share
 
@@ -31,11 +32,16 @@ class NeuMF(PairwiseBackbone):
     dimension : int
         Width of each embedding.
     widths : sequence of int
-        Of the MLP's layers.
+        Of the MLP's layers; one or more.
     dropout : float
         Before each MLP layer.
     regularisation : float
         λ of λ/2 (sum of squares of the pair's embeddings) per pair.
+
+    Raises
+    ------
+    ConfigError
+        There is no layer, or one without a unit.
     """
 
     def __init__(
@@ -49,6 +55,14 @@ class NeuMF(PairwiseBackbone):
         batch_size: int = 1024,
         regularisation: float = 0.0,
     ) -> None:
+        if not len(widths) or min(widths) < 1:
+            raise ConfigError(
+                "the widths are not those of a perceptron",
+                where="neumf",
+                got=list(widths),
+                expected="one layer or more, each of at least 1 unit",
+                hint="set widths, for example to [128, 64]",
+            )
         super().__init__(split, sides=sides, batch_size=batch_size)
         self.rate, self.regularisation = dropout, regularisation
         self.users = nn.ModuleList(nn.Embedding(split.n_users, dimension) for _ in range(2))
@@ -102,7 +116,7 @@ class NeuMF(PairwiseBackbone):
             width = mlp_users.shape[1]
             user_half = functional.linear(mlp_users, first.weight[:, :width], first.bias)
             item_half = functional.linear(mlp_items, first.weight[:, width:])
-            product_weight, hidden_weight = self.predict.weight[0].split([width, others[-1].out_features])
+            product_weight, hidden_weight = self.predict.weight[0].split([width, self.layers[-1].out_features])
             pairs = [(gmf_users * product_weight, gmf_items)]
             if not self._plain:
                 changed = self.output_side.users(gmf_users, everyone), self.output_side.items(gmf_items)

@@ -20,7 +20,7 @@ from ranking.backbones.base import Backbone, SameOutput, Sides
 from ranking.backbones.losses import full_softmax_loss, sampled_softmax_loss
 from ranking.splits import Part, Split
 from reland_features.encoders.sasrec import windows
-from reland_features.errors import ConfigError
+from reland_features.errors import ConfigError, TableError
 
 _ROWS_PER_BLOCK = 1024
 
@@ -91,7 +91,8 @@ class SequentialBackbone(Backbone):
         if negative_sampling not in ("uniform", "popularity"):
             raise ConfigError("no such negative_sampling", got=negative_sampling, expected="uniform or popularity")
         super().__init__(split, sides)
-        self.length, self.batch_size, self.negatives = length, batch_size, negatives
+        self.length, self.batch_size = length, batch_size
+        self.negatives, self.negative_sampling = negatives, negative_sampling
         self.items = nn.Embedding(split.n_items, dimension)
         self.item_side, self.user_side = self.sides.items(dimension), self.sides.users(dimension)
         self.output_side = self.sides.output(dimension)
@@ -112,7 +113,22 @@ class SequentialBackbone(Backbone):
         raise NotImplementedError
 
     def batches(self, generator: np.random.Generator) -> Iterator[Batch]:
-        """Yield the windows of all histories; every interaction but a user's first is a target once."""
+        """Yield the windows of all histories; every interaction but a user's first is a target once.
+
+        Raises
+        ------
+        TableError
+            No user has two training interactions. Raised here and not when the backbone is made, because a model that
+            is served is made without the histories it was trained on.
+        """
+        if not (self.split.training > 1).any():
+            raise TableError(
+                "there is no next item to learn from",
+                where=f"{type(self).__name__}, training part",
+                got=f"{int(self.split.training.sum())} interactions of {self.split.n_users} users, one each at most",
+                expected="two or more training interactions of some user",
+                hint="give longer histories, or train one that needs no order, such as lightgcn",
+            )
         starts, lengths, fresh = windows(self._starts, self.split.training, self.length, generator)
         owners = np.searchsorted(self._starts, starts, side="right") - 1
         order = np.lexsort((generator.random(len(starts)), lengths))

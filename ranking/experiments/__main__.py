@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from ranking.experiments import ablation, case, curves, prepare, search, seeds, segments, summary, table2, table3, where
-from ranking.experiments.study import Study, add_options, say_written
+from ranking.experiments.study import Study, add_options, add_page_options, say_written
 from reland_features.errors import RelandError
 from reland_features.process import leave
 
@@ -23,6 +23,7 @@ EXPERIMENTS: dict[str, ModuleType] = {
     "where": where,
     "search": search,
 }
+_PRINTS_ONLY = ("case", "search")  # no page: nothing to name, and one run of each model
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,6 +54,8 @@ def _parser() -> argparse.ArgumentParser:
     for name, module in EXPERIMENTS.items():
         command = commands.add_parser(name, help=module.SUMMARY, description=module.SUMMARY)
         add_options(command)
+        if name not in _PRINTS_ONLY:
+            add_page_options(command)
         module.add_options(command)
     return parser
 

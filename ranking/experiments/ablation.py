@@ -26,7 +26,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(study: Study) -> list[Path]:
-    """Run the whole and its parts; a part whose project is missing is named in the table, with its command."""
+    """Run the whole and its parts; a part whose project is missing is named in the table, with its command.
+
+    Raises
+    ------
+    ConfigError
+        Another source is given: its texts and the parts' are of different LLMs, so a difference is not the part's.
+    """
+    if study.options.source:
+        raise ConfigError(
+            "the parts are made with the own LLM, so only the own LLM's rationales can be compared with them",
+            where="--source",
+            got=study.options.source,
+            expected="no --source",
+            hint="leave it out; table2 --source measures another system's texts",
+        )
     wanted, missing = [], []
     for backbone in study.options.backbones:
         whole = tuple(dict.fromkeys(("id", *with_controls(("reland", "reland_without_items")))))
@@ -38,7 +52,7 @@ def run(study: Study) -> list[Path]:
             except ConfigError as error:
                 line = f"{backbone} {label}: not run, for want of a project. Make it: `{error.hint}`"
                 print(line, file=sys.stderr)
-                missing.append(line.replace(str(study.runner.projects), "DIR"))  # a page names no folder of a machine
+                missing.append(_shown(line, study))
                 continue
             wanted += [(f"{backbone} {label}", spec) for spec in specs]
     groups = study.measure(wanted)
@@ -55,3 +69,11 @@ def run(study: Study) -> list[Path]:
         pl.concat([measured, differences], how="diagonal"),
         lambda path: figures.forest(differences, path),
     )
+
+
+def _shown(line: str, study: Study) -> str:
+    """Return a line as it may be published: a page names no folder of a machine."""
+    for given in (str(study.runner.projects), study.dataset.given):
+        if Path(given).is_absolute():
+            line = line.replace(given, "DIR")
+    return line

@@ -15,6 +15,7 @@ import torch
 
 from ranking.backbones.base import Backbone
 from ranking.experiments import tables
+from ranking.experiments.inputs import load_split
 from ranking.experiments.seed_subset import PoolFolder
 from ranking.experiments.study import Study, add_names
 from ranking.experiments.variants import variant
@@ -43,15 +44,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(study: Study) -> list[Path]:
-    """Find or train the models and print the case."""
+    """Find or train the models and print the case.
+
+    Raises
+    ------
+    TableError
+        The user is not in the split, or has nothing held out: before anything is trained.
+    """
     options = study.options
     specs = [study.spec(options.backbone, name) for name in options.variants]
-    study.runner.run_all(specs)
-    backbones = [study.runner.trained(spec) for spec in specs]
     project = study.runner.project(study.spec(options.backbone, "reland"))
-    recommended = [
-        recommend(backbone, options.user, name) for backbone, name in zip(backbones, options.variants, strict=True)
-    ]
+    split = load_split(project.root)
+    target = split.item_ids[held_out(split, options.user)[1]]
     explanation = read_explanations(
         project.marts,
         PoolFolder.of(project).path,
@@ -60,8 +64,8 @@ def run(study: Study) -> list[Path]:
         options.last,
     )[0]
     items = pl.read_parquet(project.mart("items"), columns=["item_id", "title"])
-    split = backbones[0].split
-    target = split.item_ids[held_out(split, options.user)[1]]
+    study.runner.run_all(specs)
+    recommended = [recommend(study.runner.trained(spec), options.user, spec.variant) for spec in specs]
     print(render(study.command, explanation, target, recommended, dict(items.iter_rows())))
     return []
 

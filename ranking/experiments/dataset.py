@@ -53,6 +53,8 @@ class Dataset:
         Task → backbone → variant → (HR@10, NDCG@10) of the paper's Table 2.
     public : mapping
         Task → the highest figures that others have published, in words.
+    given : str
+        What `--dataset` was: the name, or the path of the file. A command that is printed repeats it.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Dataset:
     backbones: Mapping[str, Mapping[str, Any]]
     paper: Mapping[str, Any]
     public: Mapping[str, str]
+    given: str = ""
 
     def hyperparameters(
         self, task: str, backbone: str, *, quick: bool = False, overrides: Mapping[str, Any] | None = None
@@ -141,6 +144,7 @@ def load_dataset(name: str, folder: Path = _FOLDER) -> Dataset:
         backbones={task: values.get(task, {}) for task in TASKS},
         paper=values.get("paper", {}),
         public=values.get("public", {}),
+        given=name,
     )
 
 

@@ -15,20 +15,25 @@ import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from datetime import date, time
 from pathlib import Path
 from typing import Any
 
 from ranking.experiments import toml
 from ranking.experiments.dataset import TASKS, Dataset, load_dataset
 from ranking.experiments.study import add_names
-from reland_features.artifacts import write_atomically
+from reland_features.artifacts import file_id, write_atomically
 from reland_features.config import CONFIG_FILE, load, parse
 from reland_features.errors import ConfigError, RelandError
+from reland_features.imported_texts import id_of_texts
 from reland_features.project import Project
+from reland_features.source_tables import locations
 
 SUMMARY = "make the projects of a data set: split, marts, rationales, features in Feast"
 PROMPTS = Path(__file__).parent / "prompts"
+TABLES = ("interactions", "items", "users")
 _INHERITED = ("marts", "behavior_vectors", "seed_users", "rationales")
+_OF_THE_IMPORT = ("rationales.engine", "rationales.model")
 # The paper's section 4.1. Experiments measure rankers themselves, so the project runs no evaluation of its own.
 _ALL: dict[str, Any] = {"data.user_k_core": 5, "data.item_k_core": 5, "evaluation.command": []}
 _TASK: dict[str, dict[str, Any]] = {
@@ -55,8 +60,8 @@ def prepare(options: argparse.Namespace) -> list[Path]:
     Raises
     ------
     RelandError
-        A name or a table is wrong, or a project is there with other settings: before anything is run. Or
-        the `reland` command failed, which has then said why.
+        A name or a table is wrong, or a project is there with other settings, tables or texts: before anything
+        is run. Or the `reland` command failed, which has then said why.
     """
     dataset = load_dataset(options.dataset)
     if unknown := sorted(set(options.tasks) - set(TASKS)):
@@ -79,6 +84,7 @@ def prepare(options: argparse.Namespace) -> list[Path]:
     for root, changes in wanted.items():
         if (root / CONFIG_FILE).is_file():
             _check_same(root, changes)
+            _check_same_files(root, options, changes)
     for root, changes in wanted.items():
         if not (root / CONFIG_FILE).is_file():
             own = root.with_name(root.name.removesuffix(f"-{options.source}"))
@@ -93,7 +99,9 @@ def prepare(options: argparse.Namespace) -> list[Path]:
 def settings(
     dataset: Dataset, task: str, source: str, more: Sequence[str] = (), *, imported: bool = False
 ) -> dict[str, Any]:
-    """Return the changes of `reland.toml`, by dotted key; an imported source may have any name.
+    """Return the changes of `reland.toml`, by dotted key, as values that JSON knows: dates are text.
+
+    An imported source may have any name; its engine and model are the import's, whatever is set here.
 
     Raises
     ------
@@ -117,7 +125,17 @@ def settings(
             changes[key] = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
             changes[key] = text
-    return {k: v.replace("{prompts}", str(PROMPTS)) if isinstance(v, str) else v for k, v in changes.items()}
+    return {key: _plain(value) for key, value in changes.items() if not (imported and key in _OF_THE_IMPORT)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, date | time):
+        return value.isoformat()
+    return value.replace("{prompts}", str(PROMPTS)) if isinstance(value, str) else value
 
 
 def _init(
@@ -126,8 +144,7 @@ def _init(
     # Renamed last: a killed `prepare` leaves no project with half of its settings.
     partial = root.with_name(f"{root.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    found = {name: (options.tables / f"{name}.parquet").resolve() for name in ("interactions", "items", "users")}
-    sources = [part for name, path in found.items() if path.is_file() for part in (f"--{name}", str(path))]
+    sources = [part for name, path in _tables(options).items() for part in (f"--{name}", str(path))]
     extra = [part for name, value in dataset.init.items() for part in (f"--{name.replace('_', '-')}", str(value))]
     _reland("init", str(partial), *sources, *extra)
     _change(partial / CONFIG_FILE, changes)
@@ -136,8 +153,14 @@ def _init(
     if options.rationales:
         model = ["--model", options.rationales_model] if options.rationales_model else []
         made = _reland("rationales", "import", str(options.rationales), "--project", str(partial), *model, "--json")
-        _change(partial / CONFIG_FILE, {f"rationales.{key}": v for key, v in json.loads(made)["settings"].items()})
+        proposed = {f"rationales.{key}": value for key, value in json.loads(made)["settings"].items()}
+        _change(partial / CONFIG_FILE, {key: value for key, value in proposed.items() if key not in changes})
     partial.rename(root)
+
+
+def _tables(options: argparse.Namespace) -> dict[str, Path]:
+    found = {name: (options.tables / f"{name}.parquet").resolve() for name in TABLES}
+    return {name: path for name, path in found.items() if path.is_file()}
 
 
 def _inherit(own: Project, new: Project) -> None:
@@ -170,13 +193,39 @@ def _check_same(root: Path, changes: Mapping[str, Any]) -> None:
         for name in key.split("."):
             held = held.get(name) if isinstance(held, dict) else None
         if held != value:
-            raise ConfigError(
-                f"this project was made with another {key}",
-                where=str(root / CONFIG_FILE),
-                got=held,
-                expected=value,
-                hint="give the --set it was made with, or choose another --projects",
-            )
+            raise _made_with_another(key, root, held, value, "give the --set it was made with")
+
+
+def _check_same_files(root: Path, options: argparse.Namespace, changes: Mapping[str, Any]) -> None:
+    """Compare the tables by path, then by content, and the texts by content: a file may have been moved."""
+    project = Project(root, load(root))
+    held, given = locations(project.config, root), _tables(options)
+    for name in TABLES:
+        old, new = held.get(name), given.get(name)
+        if f"data.{name}" not in changes and not _same_file(Path(old) if old else None, new):
+            hint = f"give the --tables it was made with; if they were moved, change data.{name}"
+            raise _made_with_another(f"data.{name}", root, old, new, hint)
+    if options.rationales:
+        model, texts = project.config.rationales.model, options.rationales
+        if (wanted := id_of_texts(project, texts, model=options.rationales_model)) != model:
+            hint = "give the --rationales and --rationales-model it was made with, or a new --source"
+            raise _made_with_another("rationales.model", root, model, f"{wanted}, of {texts}", hint)
+
+
+def _same_file(old: Path | None, new: Path | None) -> bool:
+    if old is None or new is None:
+        return old is new
+    return old.resolve() == new or (old.is_file() and file_id(old) == file_id(new))
+
+
+def _made_with_another(key: str, root: Path, held: object, wanted: object, hint: str) -> ConfigError:
+    return ConfigError(
+        f"this project was made with another {key}",
+        where=str(root / CONFIG_FILE),
+        got=held,
+        expected=wanted,
+        hint=f"{hint}, or choose another --projects",
+    )
 
 
 def _reland(*arguments: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import multiprocessing
 import os
+import shlex
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -70,14 +71,20 @@ class Runner:
         """Open the project of a spec; raise `ConfigError` with the command that makes it."""
         root = self.root(spec)
         if not (root / ".reland" / "current.json").is_file():
-            source = f" --source {spec.source}" if spec.source else ""
             raise ConfigError(
-                "there is no finished project to take features from",
-                where=str(root),
-                hint=f"python -m ranking.experiments prepare --dataset {self.dataset.name} --tables DIR "
-                f"--projects {self.projects}{source}",
+                "there is no finished project to take features from", where=str(root), hint=self._how(spec)
             )
         return open_project(root)
+
+    def _how(self, spec: RunSpec) -> str:
+        """Return the command that makes a spec's project."""
+        words = ["--dataset", self.dataset.given or self.dataset.name, "--tables", "DIR"]
+        words += ["--projects", str(self.projects)]
+        if spec.source:
+            words += ["--source", spec.source]
+        if spec.source and spec.source not in self.dataset.sources:
+            words += ["--rationales", "FILE"]
+        return shlex.join(["python", "-m", "ranking.experiments", "prepare", *words])
 
     def plan(self, spec: RunSpec) -> Plan:
         """Return a spec with its hyperparameters and inputs; raise `RelandError` where a name is wrong."""

@@ -12,7 +12,7 @@ from ranking.experiments.runs import LEVELS
 from ranking.experiments.study import Study, add_names, add_trials, add_without_seeds
 from ranking.experiments.table2 import READING
 from ranking.experiments.tables import Group
-from ranking.experiments.variants import with_controls
+from ranking.experiments.variants import variants_of, with_controls
 
 SUMMARY = "Table 5's segments: differences by activity level L1 to L4, from Table 2's runs"
 
@@ -27,8 +27,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(study: Study) -> list[Path]:
     """Cut the runs of Table 2 by level and write the table."""
-    chosen = with_controls(study.options.variants)
-    groups = study.measure((b, study.spec(b, v)) for b in study.options.backbones for v in chosen)
+    options = study.options
+    chosen = with_controls(options.variants)
+    groups = study.measure((b, study.spec(b, v)) for b in options.backbones for v in variants_of(b, chosen))
     cut = [
         Group(f"{group.setting}, {level}", group.variant, tuple(run.of_level(level) for run in group.runs))
         for level in LEVELS
@@ -38,7 +39,7 @@ def run(study: Study) -> list[Path]:
     measured, differences = tables.figures(cut), tables.differences(cut)
     sections = [
         ("Figures", tables.figures_table(measured)),
-        ("Differences in NDCG@10", tables.differences_table(differences)),
+        *([("Differences in NDCG@10", tables.differences_table(differences))] if differences.height else []),
         ("How to read this", READING),
     ]
     return study.publish(
@@ -46,5 +47,5 @@ def run(study: Study) -> list[Path]:
         groups,
         sections,
         pl.concat([measured, differences], how="diagonal"),
-        lambda path: figures.forest(differences, path),
+        (lambda path: figures.forest(differences, path)) if differences.height else None,
     )

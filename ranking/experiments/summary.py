@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
@@ -25,8 +25,13 @@ _PARTS = ("segments", WITHOUT_SEEDS)  # pages on a part of another page's users
 class Row:
     """A variant beside its base and both controls.
 
+    Two rows are equal where all but `setting` is: the same runs stand under "sasrec", "sasrec, last 10" and
+    "sasrec, 604 seeds", and are one comparison.
+
     Parameters
     ----------
+    setting : str
+        What the page calls it.
     without, having : float
         Mean of the base and of the variant.
     base, shuffled, constant : tuple of float
@@ -35,7 +40,7 @@ class Row:
         Random seeds that the variant shares with all three.
     """
 
-    setting: str
+    setting: str = field(compare=False)
     variant: str
     without: float
     having: float
@@ -57,11 +62,11 @@ def summarise(options: argparse.Namespace) -> list[Path]:
     Raises
     ------
     ArtifactError
-        No page has a difference in it.
+        No page has a difference in it, or a page's parquet cannot be read.
     """
     found: dict[Row, str] = {}
     for path in sorted(options.results.glob("*.parquet")):
-        for row in rows_of(path) if _counts(path) else ():
+        for row in rows_of(path):
             found.setdefault(row, path.stem)
     if not found:
         raise ArtifactError(
@@ -88,10 +93,22 @@ def summarise(options: argparse.Namespace) -> list[Path]:
 
 
 def rows_of(path: Path) -> list[Row]:
-    """Return a row for each variant of a page whose base and controls stand beside it."""
-    frame = pl.read_parquet(path).filter((pl.col("metric") == "ndcg") & (pl.col("convention") == "masked"))
+    """Return a row for each variant of a page whose base and controls stand beside it; none for a quick page.
+
+    Raises
+    ------
+    ArtifactError
+        The file cannot be read.
+    """
+    if any(part in path.stem for part in _PARTS):
+        return []
+    frame = _read(path)
+    if "against" not in frame.columns or frame["quick"].any():
+        return []
+    frame = frame.filter((pl.col("metric") == "ndcg") & (pl.col("convention") == "masked"))
     differences = frame.filter(pl.col("against").is_not_null())
-    means = {(row["setting"], row["variant"]): row["mean"] for row in frame.iter_rows(named=True) if row["mean"]}
+    measured = frame.filter(pl.col("mean").is_not_null())
+    means = {(row["setting"], row["variant"]): row["mean"] for row in measured.iter_rows(named=True)}
     rows = []
     for (setting, name, _), verdict in tables.verdicts(differences).items():
         chosen = variant(name)
@@ -128,8 +145,24 @@ def table(found: Mapping[Row, str]) -> str:
     return tables.markdown(header, lines, left=3)
 
 
-def _counts(path: Path) -> bool:
-    names = pl.read_parquet_schema(path)
-    if "against" not in names or any(part in path.stem for part in _PARTS):
-        return False
-    return not pl.read_parquet(path, columns=["quick"])["quick"].any()
+def _read(path: Path) -> pl.DataFrame:
+    try:
+        return pl.read_parquet(path)
+    except pl.exceptions.PolarsError as error:
+        raise ArtifactError(
+            "the parquet of a page cannot be read",
+            where=str(path),
+            got=error,
+            expected="a whole file, as its experiment writes it",
+            hint=f"{_command_of(path)}, which reads the runs that are there and writes the page anew",
+        ) from error
+
+
+def _command_of(path: Path) -> str:
+    """Return what makes a page: the line that its markdown shows or, without one, the beginning of it."""
+    page = path.with_suffix(".md")
+    lines = page.read_text().splitlines() if page.is_file() else []
+    shown = (line.strip("`") for line in lines if line.startswith("`python -m ranking.experiments "))
+    experiment, _, rest = path.stem.partition("_")
+    dataset = rest.partition("_")[0] or "NAME"
+    return next(shown, f"python -m ranking.experiments {experiment} --dataset {dataset}")

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import polars as pl
 
-from ranking.backbones import FLOORS
 from ranking.experiments import figures, tables
 from ranking.experiments.study import Study, add_names, add_trials, add_without_seeds
-from ranking.experiments.variants import with_controls
+from ranking.experiments.variants import variants_of, with_controls
 
 SUMMARY = "Table 2: backbones with IDs only, + f_item, + ReLand, and its controls"
 READING = (
@@ -33,10 +32,7 @@ def run(study: Study) -> list[Path]:
     """Run all backbones × variants and write the table."""
     options = study.options
     chosen = tuple(dict.fromkeys(("id", *with_controls(options.variants))))
-    # Popularity and item-kNN have nothing to learn, so nothing to fuse.
-    groups = study.measure(
-        (b, study.spec(b, v)) for b in options.backbones for v in (("id",) if b in FLOORS else chosen)
-    )
+    groups = study.measure((b, study.spec(b, v)) for b in options.backbones for v in variants_of(b, chosen))
     measured, differences = tables.figures(groups, study.dataset), tables.differences(groups)
     tasks = sorted({group.runs[0].facts["spec"]["task"] for group in groups})
     public = [f"{task}: {study.dataset.public[task]}" for task in tasks if task in study.dataset.public]

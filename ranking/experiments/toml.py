@@ -19,11 +19,16 @@ def dumps(values: Mapping[str, Any], prefix: str = "") -> str:
 
 
 def _key(key: str) -> str:
-    return key if key.replace("_", "").replace("-", "").isalnum() and key.isascii() else json.dumps(key)
+    return key if key.replace("_", "").replace("-", "").isalnum() and key.isascii() else _json(key)
 
 
 def _value(value: Any) -> str:
     # A JSON string, number or list of them is one in TOML too; `repr` keeps inf and 1e-3 as TOML writes them.
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_value(each) for each in value) + "]"
-    return repr(value) if isinstance(value, float) else json.dumps(value)
+    return repr(value) if isinstance(value, float) else _json(value)
+
+
+def _json(value: Any) -> str:
+    # Not ASCII: JSON escapes what is beyond U+FFFF as two surrogates, which TOML refuses. Nor may DEL stand as it is.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

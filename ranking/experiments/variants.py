@@ -7,9 +7,11 @@ users (*shuffled*) or the same one for everybody (*constant*).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ranking.backbones import FLOORS
 from ranking.fusion import Kind
 from reland_features.errors import ConfigError
 
@@ -140,3 +142,11 @@ def with_controls(names: tuple[str, ...]) -> tuple[str, ...]:
         chosen = variant(name)
         found += [each for each in ((chosen.base,) if chosen.base else ()) + (name, *chosen.controls)]
     return tuple(dict.fromkeys(found))
+
+
+def variants_of(backbone: str, names: Sequence[str]) -> tuple[str, ...]:
+    """Return which of the variants a backbone is run with.
+
+    Popularity and item-kNN have nothing to learn, so nothing to fuse: every variant would be the plain one.
+    """
+    return ("id",) if backbone in FLOORS else tuple(names)

@@ -10,7 +10,7 @@ import polars as pl
 from ranking.experiments import figures, tables
 from ranking.experiments.study import CUT, Study, add_names, add_trials, add_without_seeds
 from ranking.experiments.table2 import READING
-from ranking.experiments.variants import with_controls
+from ranking.experiments.variants import variants_of, with_controls
 from reland_features.errors import ConfigError
 
 SUMMARY = "Where it helps: users cut to their last 5, 10, 20 interactions, by variant"
@@ -37,12 +37,12 @@ def run(study: Study) -> list[Path]:
         )
         for backbone in options.backbones
         for cut in options.keep_last
-        for name in with_controls(options.variants)
+        for name in variants_of(backbone, with_controls(options.variants))
     )
     measured, differences = tables.figures(groups), tables.differences(groups)
     sections = [
         ("Figures", tables.figures_table(measured)),
-        ("Differences in NDCG@10", tables.differences_table(differences)),
+        *([("Differences in NDCG@10", tables.differences_table(differences))] if differences.height else []),
         ("How to read this", f"{READING} {CUT}"),
     ]
     return study.publish(
@@ -50,5 +50,5 @@ def run(study: Study) -> list[Path]:
         groups,
         sections,
         pl.concat([measured, differences], how="diagonal"),
-        lambda path: figures.forest(differences, path),
+        (lambda path: figures.forest(differences, path)) if differences.height else None,
     )

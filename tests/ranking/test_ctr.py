@@ -14,12 +14,13 @@ import torch
 from sklearn.metrics import log_loss, roc_auc_score
 
 from ranking.controls import CONSTANT, RATIONALES, SHUFFLED
-from ranking.ctr import BASELINE, fit, main, predict
+from ranking.ctr import BASELINE, CtrSettings, compare, fit, main, predict
 from ranking.ctr_data import CtrData, impression_labels, with_mart_features
 from ranking.ctr_fields import FieldEncoder, Vocabulary
 from ranking.ctr_metrics import METRICS, Measured, difference
 from ranking.fitting import TrainingDivergedError
-from ranking.masknet import PADDING, MaskNetSettings
+from ranking.masknet import PADDING, UNKNOWN, MaskNetSettings
+from ranking.served import MartUsers
 from reland_features.errors import FeatureStoreError, TableError, TrainingFrameError
 from reland_features.feast import open_store
 
@@ -128,6 +129,65 @@ def test_what_came_after_an_impression_is_not_in_its_history(impressed):
         earlier = events.filter((pl.col("user_id") == user) & (pl.col("interacted_at") < at))["item_id"].to_list()
         assert (history or []) == earlier
     assert found["history"].list.len().fill_null(0).to_list()[2] == 0
+
+
+def test_the_shuffle_knows_no_publication_before_the_treatment_does(impressed):
+    """On the first of the three days nothing had been published: no ranker may have a rationale then."""
+    path = impressed.mart("impressions")
+    pl.read_parquet(path).with_columns(pl.col("shown_at") - timedelta(days=1)).write_parquet(path)
+    data = CtrData.of(impressed, open_store(impressed.repository))
+    assert torch.equal(data.shuffled(0).users.seed >= 0, data.users.seed >= 0)
+
+    def coverage(given: CtrData) -> list[float]:
+        there = given.users.seed.numpy() >= 0
+        return [float(there[given.time == time].mean()) for time in range(3)]
+
+    assert coverage(data) == coverage(data.shuffled(0)) == coverage(data.constant()) == [0, 1, 1]
+    for time in range(3):
+        own, dealt = (each.users.seed.numpy()[data.time == time] for each in (data, data.shuffled(0)))
+        assert sorted(own) == sorted(dealt), "each rationale is there as often as before, day by day"
+
+
+def test_a_row_is_dealt_what_its_giver_had_at_that_time_or_the_latest_before(data):
+    rng = np.random.default_rng(0)
+    shown = rng.random((40, 5)) < 0.5
+    shown[:, 0] |= ~shown.any(1)
+    shown[:10] = [True, False, True, False, True]  # users of the same times
+    owner, time = np.nonzero(shown)
+    n = len(owner)
+    # Every row has a rationale of its own, so that what is dealt says which row it is from.
+    users = dataclasses.replace(
+        data.users, seed=torch.arange(n), similarity=torch.arange(n).float() + 1, cluster=torch.arange(n) + 1
+    )
+    dealt = dataclasses.replace(data, users=users, owner=owner, time=time).shuffled(0).users
+    giver = {}
+    for row, source in enumerate(dealt.seed.tolist()):
+        there = source >= 0
+        assert float(dealt.similarity[row]) == (source + 1 if there else 0)
+        assert int(dealt.cluster[row]) == (source + 1 if there else UNKNOWN)
+        if there:
+            assert giver.setdefault(owner[row], owner[source]) == owner[source] != owner[row]
+            before = time[(owner == owner[source]) & (time <= time[row])]
+            assert time[source] == before.max()
+    assert len(set(giver.values())) == len(giver) >= 38, "nobody is dealt out twice"
+    for row in np.flatnonzero(dealt.seed.numpy() < 0):
+        if owner[row] in giver:
+            assert not ((owner == giver[owner[row]]) & (time <= time[row])).any()
+    alike = np.isin(owner, np.flatnonzero((shown == shown[0]).all(1)))
+    kept = dealt.seed.numpy()[alike]
+    # Who was alone with other times may join them, and then one of them is dealt another's.
+    assert (time[kept[kept >= 0]] == time[alike][kept >= 0]).mean() > 0.8
+
+
+def test_past_histories_are_no_longer_than_the_served_ones(impressed):
+    path = impressed.mart("user_histories")
+    pl.read_parquet(path).with_columns(pl.col("item_ids").list.tail(3)).write_parquet(path)
+    users = [f"u{n}" for n in range(40)]
+    keys = pl.DataFrame({"user_id": users, "event_timestamp": [impressed.as_of] * 40})
+    found = with_mart_features(keys, impressed, past=True)["history"].to_list()
+    served = MartUsers.of(impressed)
+    assert found == [served.history(user) for user in users]
+    assert {len(history) for history in found} == {3}
 
 
 def test_labels_that_cannot_be_used(impressed, project):
@@ -269,6 +329,46 @@ def test_intervals_hold_the_difference_and_are_none_between_equals():
     assert (none.value, none.low, none.high) == (0, 0, 0)
     with pytest.raises(ValueError, match="not finite"):
         Measured(label, np.full(1000, np.nan), group)
+
+
+def few_clicks(clicks: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return labels and users of 40 users with six rows each; the first row of some is a click."""
+    label, group = np.zeros(240, dtype=int), np.repeat(np.arange(40), 6)
+    label[: 6 * clicks : 6] = 1
+    return label, group
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_resamples_without_a_click_are_left_out_of_an_interval(metric):
+    rng = np.random.default_rng(0)
+    label, group = few_clicks(2)
+    good, bad = (Measured(label, rng.uniform(size=240) * 0.8 + share * label, group) for share in (0.1, 0.0))
+    weight = np.repeat([0.0, 1.0], [2, 38])
+    assert np.isnan(good.value(metric, weight)) == (metric != "log_loss")
+    found = difference([good], [bad], metric)
+    assert np.isfinite([found.value, found.low, found.high]).all()
+    assert found.low <= found.value <= found.high
+
+
+def test_a_metric_that_the_rows_do_not_define_is_one_clear_error(data):
+    label, group = few_clicks(0)
+    nobody = Measured(label, np.full(240, 0.5), group)
+    for metric in ("auc", "user_auc"):
+        for ask in (nobody.value, lambda name: difference([nobody], [nobody], name)):
+            with pytest.raises(TableError, match=f"{metric} is undefined") as error:
+                ask(metric)
+            assert "0 clicks in 240 rows of 40 users" in str(error.value)
+    label = np.repeat([1, 0], 120)  # whoever clicked passed nothing over
+    split = Measured(label, np.linspace(0.9, 0.1, 240), group)
+    assert split.value("auc") == 1
+    with pytest.raises(TableError, match="user_auc is undefined"):
+        split.value("user_auc")
+    rare = Measured(few_clicks(1)[0], np.linspace(0.9, 0.1, 240), group)
+    with pytest.raises(TableError, match="auc is undefined"):
+        difference([rare], [rare], "auc", samples=1, seed=1)
+    apart = dataclasses.replace(data.test, group=np.arange(len(data.test.label)))
+    with pytest.raises(TableError, match="user_auc is undefined"):
+        compare(dataclasses.replace(data, test=apart), SMALL, CtrSettings(), seeds=1, report=pytest.fail)
 
 
 def test_training_keeps_the_best_epoch_and_repeats_itself(data):

@@ -28,6 +28,7 @@ from ranking.dataset import TEST, TRAIN, ranking_queries
 from ranking.evaluate import BASELINE, main, table
 from ranking.tabular import COMPONENTS, rationale_features
 from ranking.train import ROUNDS, load
+from ranking.trained_facts import required
 from reland_features.errors import ArtifactError
 from reland_features.feast import open_store
 
@@ -218,14 +219,14 @@ def test_beside_the_mean_text_a_ranker_has_the_columns_of_either_text(joined, pr
 
 
 def test_the_saved_ranker_is_whole_or_not_there(project, tmp_path):
-    ranker = load(project.models)
+    ranker = load(project.models, required(project))
     assert ranker.features.service == "ranker_with_rationales"
     assert ranker.features.components == 8
     assert ranker.facts["features_run"] == "run-1"
     assert ranker.facts["protocol"].startswith("leave-last-out")
     assert not list(project.models.glob("*.partial"))
-    with pytest.raises(ArtifactError, match="no ranker has been trained"):
-        load(tmp_path)
+    with pytest.raises(ArtifactError, match="no xgboost has been trained"):
+        load(tmp_path, {})
 
 
 def test_a_folder_without_features_is_one_clear_error(tmp_path, capsys):

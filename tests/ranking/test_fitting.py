@@ -9,6 +9,7 @@ from torch import nn
 from ranking.backbones.base import Backbone
 from ranking.fitting import FitSettings, TrainingDivergedError, evaluate, fit
 from ranking.splits import Split
+from reland_features.errors import FeatureStoreError
 
 
 @pytest.fixture
@@ -96,3 +97,19 @@ def test_a_sample_of_users_is_enough_to_stop_on(split):
 
     fit(Counting(split, [1.0, 2.0]), FitSettings(max_epochs=2, validation_users=3))
     assert measured == [3, 3]
+
+
+def test_a_validation_score_that_is_nan_is_a_divergence(split):
+    with pytest.raises(TrainingDivergedError, match="NaN scores") as raised:
+        fit(Scripted(split, [1.0, float("nan")]), FitSettings(max_epochs=3))
+    assert raised.value.where == "Scripted, validation after epoch 2"
+    assert raised.value.got == "8 of 8 users"
+
+
+def test_another_error_of_a_scorer_keeps_its_class(split):
+    class Stale(Scripted):
+        def scorer(self, part):
+            raise FeatureStoreError("stale")
+
+    with pytest.raises(FeatureStoreError, match="stale"):
+        fit(Stale(split, [1.0]), FitSettings(max_epochs=1))

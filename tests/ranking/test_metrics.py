@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -76,3 +78,43 @@ def test_paired_bootstrap_covers_the_truth_and_uses_the_pairing():
 def test_paired_bootstrap_of_equal_rankers_is_zero():
     interval = paired_bootstrap(np.ones(5), np.ones(5))
     assert (interval.value, interval.low, interval.high) == (0, 0, 0)
+
+
+def bootstrap_by_loop(difference, samples):
+    """Return the interval of samples that are drawn one after the other."""
+    rng = np.random.default_rng(0)
+    means = [difference[rng.integers(len(difference), size=len(difference))].mean() for _ in range(samples)]
+    return difference.mean(), *np.quantile(means, [(1 - 0.95) / 2, 1 - (1 - 0.95) / 2])
+
+
+@pytest.mark.parametrize("block", [1, 1000, 1 << 20])
+@pytest.mark.parametrize("queries, samples", [(1, 50), (7, 1), (301, 50), (301, 2000), (1501, 130)])
+def test_paired_bootstrap_draws_as_many_samples_as_asked_in_whatever_blocks(queries, samples, block, monkeypatch):
+    monkeypatch.setattr("ranking.metrics._DRAWS_PER_BLOCK", block)
+    difference = np.random.default_rng(3).normal(size=queries)
+    interval = paired_bootstrap(difference, np.zeros(queries), samples=samples)
+    assert (interval.value, interval.low, interval.high) == bootstrap_by_loop(difference, samples)
+
+
+def test_paired_bootstrap_gives_the_published_digits():
+    difference = np.random.default_rng(3).normal(size=301)
+    rng = np.random.default_rng(0)  # as it was drawn for docs/results: a hundred samples at once
+    means = np.concatenate([difference[rng.integers(301, size=(100, 301))].mean(axis=1) for _ in range(20)])
+    interval = paired_bootstrap(difference, np.zeros(301))
+    assert [interval.low, interval.high] == np.quantile(means, [(1 - 0.95) / 2, 1 - (1 - 0.95) / 2]).tolist()
+
+
+def test_paired_bootstrap_does_not_hold_many_samples_of_many_queries():
+    difference = np.random.default_rng(3).normal(size=200_000)
+    tracemalloc.start()
+    try:
+        paired_bootstrap(difference, np.zeros(len(difference)), samples=100)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 20 * difference.nbytes, "a hundred samples at once are 200 times as much"
+
+
+def test_paired_bootstrap_without_a_sample_is_refused():
+    with pytest.raises(ValueError, match="at least one sample"):
+        paired_bootstrap(np.ones(5), np.ones(5), samples=0)

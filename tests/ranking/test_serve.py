@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 
 from ranking.serve import create_app
 from ranking.train import load
+from ranking.trained_facts import required
 from ranking.training_frame import training_frame
 from reland_features.errors import ArtifactError, FeatureStoreError
 from reland_features.feast import open_store
@@ -37,7 +38,7 @@ def test_served_scores_equal_offline_scores(client, project, user):
     entity_df = pl.DataFrame({"user_id": [user] * 25, "item_id": ITEMS}).with_columns(
         event_timestamp=pl.lit(project.as_of, pl.Datetime("us"))
     )
-    ranker = load(project.models)
+    ranker = load(project.models, required(project))
     frame = training_frame(open_store(project.repository), entity_df, ranker.features.service)
     expected = dict(zip(ITEMS, ranker.score(frame), strict=True))
     served = {item["item_id"]: item["score"] for item in answer["items"]}
@@ -108,5 +109,5 @@ def test_a_project_that_is_not_ready(tmp_path, project):
         create_app(tmp_path)
     (tmp_path / ".reland").mkdir()
     (tmp_path / ".reland" / "current.json").write_text((project.root / ".reland" / "current.json").read_text())
-    with pytest.raises(ArtifactError, match="no ranker has been trained"):
+    with pytest.raises(ArtifactError, match="no xgboost has been trained"):
         create_app(tmp_path)

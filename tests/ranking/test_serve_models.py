@@ -12,6 +12,7 @@ import torch
 from fastapi.testclient import TestClient
 from toy_project import make_toy, write_project
 
+from ranking import sequential
 from ranking.backbones import build
 from ranking.backbones.base import First
 from ranking.checkpoints import Checkpoint, read_checkpoint
@@ -28,7 +29,7 @@ from ranking.serve import create_app
 from ranking.sides import FeatureSides
 from ranking.splits import Split
 from ranking.train import main as train
-from reland_features.errors import ArtifactError
+from reland_features.errors import ArtifactError, FeatureStoreError
 from reland_features.feast import apply_repository, materialize, open_store
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -180,7 +181,7 @@ def test_health_and_checkpoint_name(clients, small, model):
     assert rank(clients[model], user_id="u1", candidates=["i1"]).json()["model"] == health["model"]
 
 
-@pytest.mark.parametrize("model", ["masknet", "sasrec"])
+@pytest.mark.parametrize("model", ["xgboost", "masknet", "sasrec"])
 def test_a_ranker_of_another_pool_or_none_is_not_served(small, tmp_path, model):
     root = tmp_path / "project"
     shutil.copytree(small.root / ".reland", root / ".reland")
@@ -191,3 +192,42 @@ def test_a_ranker_of_another_pool_or_none_is_not_served(small, tmp_path, model):
     (root / ".reland" / "current.json").write_text(json.dumps({**current, "pool_version": "pool-2"}))
     with pytest.raises(ArtifactError, match="trained on other features"):
         create_app(root, model)
+
+
+@pytest.mark.parametrize("model", ["xgboost", "masknet", "sasrec"])
+def test_a_damaged_ranker_is_one_clear_error(small, tmp_path, model):
+    root = tmp_path / "project"
+    shutil.copytree(small.root, root)
+    for facts in (root / "models").rglob("ranker.json"):
+        facts.write_text(facts.read_text()[:40])
+    with pytest.raises(ArtifactError, match="a trained ranker cannot be read") as error:
+        create_app(root, model)
+    assert error.value.hint == f"python -m ranking.train --project D --model {model}"
+
+
+@pytest.mark.parametrize("model", ["xgboost", "masknet", "sasrec"])
+def test_a_store_before_its_materialization_says_so(small, tmp_path, model):
+    root = write_project(tmp_path / "project", make_toy(users=300, items=60, seeds=12))
+    apply_repository(root / "feature_repo")
+    shutil.copytree(small.models, root / "models")
+    if model == "sasrec":
+        with pytest.raises(FeatureStoreError, match="holds nothing that the sasrec reads") as error:
+            create_app(root, model)
+        assert "feast materialize" in error.value.hint
+    else:
+        answer = rank(TestClient(create_app(root, model)), user_id="u1", candidates=["i1"])
+        assert answer.status_code == 422
+        assert "have no features" in answer.json()["detail"]
+
+
+def test_items_keep_the_scale_of_training_when_others_lose_their_text(small, clients, monkeypatch):
+    split = Split.of(small)
+    own = split.items[split.offsets[0] : split.offsets[0] + split.training[0]]
+    kept = {*split.item_ids.gather(own), "i1", "i2", "i3"}
+    gone = np.array([item not in kept for item in split.item_ids])
+    assert gone.sum() > 20
+    read = sequential._item_text
+    monkeypatch.setattr(sequential, "_item_text", lambda *given: np.where(gone[:, None], 0, read(*given)))
+    user, candidates = split.user_ids[0], ["i1", "i2", "i3"]
+    served = served_scores(TestClient(create_app(small.root, "sasrec")), user, candidates)
+    np.testing.assert_allclose(served, served_scores(clients["sasrec"], user, candidates), atol=1e-5)

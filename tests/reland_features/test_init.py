@@ -1,4 +1,5 @@
 import tomllib
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -6,6 +7,7 @@ import pytest
 from reland_features.config import load
 from reland_features.errors import CheckError, ConfigError, TableError
 from reland_features.init import make_project, recognise
+from reland_features.prompts import PromptTemplate
 from reland_features.sources import common_separator
 
 TABLES = {
@@ -144,3 +146,62 @@ def test_a_second_init_in_the_same_folder_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="already holds a project"):
         make_project(tmp_path / "D", sources, {}, discover=names)
     assert (tmp_path / "D" / "reland.toml").read_text() == before
+
+
+@pytest.fixture
+def own_prompt(tmp_path, monkeypatch):
+    """Work in a folder that holds `mine.toml`, a template."""
+    import reland_features.prompts
+
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    packaged = Path(reland_features.prompts.__file__).with_name("movies.toml")
+    (folder / "mine.toml").write_text(packaged.read_text())
+    return folder / "mine.toml"
+
+
+def test_an_own_prompt_is_found_from_the_working_folder_as_tables_are(own_prompt):
+    sources = {name: Path(f"{name}.parquet") for name in TABLES}
+    make_project(Path("D"), sources, {}, discover=names, prompt="mine.toml")
+    prompt = load(Path("D")).rationales.prompt
+    assert prompt == str(own_prompt)
+    assert PromptTemplate.load(prompt, base=Path("D").resolve()).labels["summary"] == "Step 1:"
+
+    inside = Path("E") / "prompts" / "mine.toml"
+    inside.parent.mkdir(parents=True)
+    inside.write_text(own_prompt.read_text())
+    make_project(Path("E"), sources, {}, discover=names, prompt=str(inside))
+    assert load(Path("E")).rationales.prompt == "prompts/mine.toml"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "content", "where"),
+    [
+        ("nosuch.toml", None, "work"),
+        ("below/nosuch.toml", None, "work/below"),
+        ("movis", None, "work/D"),
+        ("broken.toml", "[", "work/broken.toml"),
+        ("empty.toml", "", "work/empty.toml"),
+    ],
+)
+def test_a_prompt_that_is_none_is_an_error_that_names_where_it_was_looked_for(own_prompt, prompt, content, where):
+    if content is not None:
+        Path(prompt).write_text(content)
+    sources = {name: Path(f"{name}.parquet") for name in TABLES}
+    with pytest.raises((ConfigError, CheckError)) as caught:
+        make_project(Path("D"), sources, {}, discover=names, prompt=prompt)
+    assert f"{own_prompt.parents[1] / where}\n" in f"{caught.value}\n"
+    assert not Path("D").exists()
+
+
+@pytest.mark.parametrize("letters", ["\U0001f600 films", "f\u00fcr", "a\x7fb\x01c", 'a"b\\ud83d'])
+def test_any_letters_may_stand_in_a_path_and_a_column(tmp_path, letters):
+    folder = tmp_path / letters
+    sources = {name: folder / f"{name}.parquet" for name in TABLES}
+    discover = lambda path: [*names(path), (f"{letters} {path.stem}", "VARCHAR")]  # noqa: E731
+    profile = [f"{letters} users"]
+    make_project(tmp_path / "D", sources, {}, discover=discover, profile=profile)
+    config = load(tmp_path / "D")
+    assert config.data.items == str(folder / "items.parquet")
+    assert config.data.columns.users.profile == tuple(profile)

@@ -116,3 +116,17 @@ def test_a_file_without_any_text_is_an_error(tmp_path, lines):
     with pytest.raises(CheckError) as caught:
         read_rationale_file(path, TEMPLATE, model="m", users=["a"], skip_unknown=True)
     assert [p.what for p in caught.value.problems] == ["the file has no text of any user"]
+
+
+def test_what_is_wrong_with_a_row_that_is_left_out_does_not_matter(tmp_path):
+    path = jsonl(
+        tmp_path / "texts.jsonl",
+        {"user_id": "a", "text": PROSE, "model": "m"},
+        {"user_id": "stranger", "text": " ", "model": "m"},
+        {"user_id": "stranger", "steps": 5, "model": 5},
+    )
+    frame = read_rationale_file(path, TEMPLATE, users=["a", "b"], skip_unknown=True)
+    assert frame["user_id"].to_list() == ["a"]
+    path = jsonl(path, {"user_id": "a", "text": PROSE, "model": "m"}, {"user_id": "b", "text": " ", "model": "m"})
+    with pytest.raises(CheckError, match="1 problem"):
+        read_rationale_file(path, TEMPLATE, users=["a", "b"], skip_unknown=True)

@@ -22,7 +22,7 @@ from reland_features.encoders.base import BehaviorVectors
 from reland_features.errors import CheckError, ConfigError, TooManyFailuresError
 from reland_features.estimates import Amount, estimate
 from reland_features.explain import explain
-from reland_features.imported_texts import import_texts, open_texts
+from reland_features.imported_texts import id_of_texts, import_texts, open_texts
 from reland_features.init import make_project
 from reland_features.ledger import Ledger
 from reland_features.pipeline import run
@@ -179,6 +179,12 @@ class TestOpen:
         assert import_texts(world.project, swapped, model="gpt").id == world.made.id
         assert import_texts(world.project, swapped, model="other").id != world.made.id
         assert len(world.project.artifacts.all("imported_texts")) == 2
+
+    def test_the_id_of_a_file_is_known_without_bringing_it_in(self, tmp_path):
+        world = World(tmp_path, {"user_id": "a", "text": BOTH})
+        assert id_of_texts(world.project, tmp_path / "texts.jsonl", model="gpt") == world.made.id
+        assert id_of_texts(world.project, tmp_path / "texts.jsonl", model="other") != world.made.id
+        assert len(world.project.artifacts.all("imported_texts")) == 1
 
     @pytest.mark.parametrize(
         ("values", "where", "hint"),

@@ -91,15 +91,21 @@ def test_sampled_softmax_and_rationales_of_the_time_learn_the_same_on_a_device(r
 
 @pytest.mark.parametrize("name", ["sasrec", "ngcf"])
 def test_training_with_dropout_goes_on_after_a_kill_on_a_device(name, random_split, device, tmp_path):
-    def trained(state_file=None, epochs=4):
+    def trained(state_file=None, progress=None):
         model = build(name, random_split, {**OPTIONS[name], "dropout": 0.5}, seed=1).to(device)
-        done = fit(model, dataclasses.replace(SETTINGS, max_epochs=epochs), seed=3, state_file=state_file)
+        settings = dataclasses.replace(SETTINGS, max_epochs=4)
+        done = fit(model, settings, seed=3, state_file=state_file, progress=progress)
         return model, [(point.loss, point.metrics) for point in done.curve]
+
+    def killed(point):
+        if point.epoch == 2:
+            raise KeyboardInterrupt
 
     before = torch.get_rng_state()
     whole, curve = trained()
     assert torch.equal(torch.get_rng_state(), before)
-    trained(tmp_path / "state", epochs=2)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "state", killed)
     resumed, again = trained(tmp_path / "state")
     assert again == curve
     for value, other in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):

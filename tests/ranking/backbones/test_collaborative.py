@@ -7,6 +7,7 @@ from torch import nn
 
 from ranking.backbones import build
 from ranking.backbones.base import NoSides
+from ranking.backbones.lightgcn import LightGCN
 from ranking.backbones.pairs import Pairs
 from ranking.fitting import FitSettings, evaluate, fit
 from reland_features.errors import ConfigError
@@ -197,11 +198,12 @@ def test_training_interactions_alone_are_known_whatever_the_part(name, random_sp
         assert torch.equal(backbone.scorer("validation")(rows), backbone.scorer("test")(rows))
 
 
+@pytest.mark.parametrize("widths", [(16, 12, 8), (12,)])
 @pytest.mark.parametrize("mixed", [False, True])
-def test_neumf_ranks_all_items_with_the_scores_it_was_trained_on(mixed, random_split, monkeypatch):
+def test_neumf_ranks_all_items_with_the_scores_it_was_trained_on(mixed, widths, random_split, monkeypatch):
     monkeypatch.setattr("ranking.backbones.neumf._ITEMS_PER_BLOCK", random_split.n_items // 3)
     assert random_split.n_items % 3, "the last block is to be a shorter one"
-    backbone = build("neumf", random_split, {"widths": (16, 12, 8)}, sides=Mixed() if mixed else None).eval()
+    backbone = build("neumf", random_split, {"widths": widths}, sides=Mixed() if mixed else None).eval()
     for table in (*backbone.users, *backbone.items):
         nn.init.normal_(table.weight, std=0.3)
     users, items = torch.meshgrid(torch.arange(30), torch.arange(random_split.n_items), indexing="ij")
@@ -328,3 +330,41 @@ def test_wrong_names_and_options_say_what_there_is(toy):
         build("lightgcm", toy)
     with pytest.raises(ConfigError, match="these options"):
         build("lightgcn", toy, {"layer": 3})
+    with pytest.raises(ConfigError, match="these options") as raised:
+        build("duorec", toy, {"sides": None})
+    # Its own, and those that it passes on to SASRec and SequentialBackbone.
+    assert {"contrasts", "heads", "batch_size"} < set(raised.value.expected.removeprefix("among ").split(", "))
+
+
+def test_an_option_that_a_class_cannot_do_without_is_asked_for(toy, monkeypatch):
+    class Needy(LightGCN):
+        def __init__(self, split, *, depth, sides=None, **options):
+            super().__init__(split, sides=sides, layers=depth, **options)
+
+    monkeypatch.setattr("ranking.backbones.lightgcn.LightGCN", Needy)
+    with pytest.raises(ConfigError, match="not without depth"):
+        build("lightgcn", toy)
+    assert build("lightgcn", toy, {"depth": 3, "dimension": 4}).layers == 3
+
+
+def test_a_type_error_inside_a_backbone_comes_through(toy):
+    with pytest.raises(TypeError, match="got str"):
+        build("lightgcn", toy, {"dimension": "64"})
+
+    class Broken(NoSides):
+        def users(self, dimension):
+            raise TypeError("the features have no width")
+
+    with pytest.raises(TypeError, match="no width"):
+        build("lightgcn", toy, sides=Broken())
+
+
+@pytest.mark.parametrize("widths", [(), (0,), (16, -1)])
+def test_neumf_without_a_layer_or_a_unit_is_refused(widths, toy):
+    with pytest.raises(ConfigError, match="widths"):
+        build("neumf", toy, {"widths": widths})
+
+
+def test_neumf_of_one_layer_is_trained_and_ranks(random_split):
+    backbone = build("neumf", random_split, {"widths": (64,), "dimension": 8})
+    assert fit(backbone, FitSettings(max_epochs=1)).epochs == 1

@@ -12,7 +12,7 @@ from ranking.backbones.base import NoSides
 from ranking.backbones.losses import info_nce
 from ranking.fitting import FitSettings, evaluate, fit
 from ranking.sides import FeatureSides
-from reland_features.errors import ConfigError
+from reland_features.errors import ConfigError, TableError
 
 from .conftest import make_split
 
@@ -371,3 +371,19 @@ def test_norm_first_normalises_before_each_sublayer_and_at_the_end(random_split)
 def test_heads_that_do_not_divide_the_dimension_are_refused(toy):
     with pytest.raises(ConfigError, match="heads"):
         build("sasrec", toy, {"dimension": 6, "heads": 4})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_histories_of_one_interaction_have_nothing_to_learn_from_but_are_ranked(name):
+    split = make_split({"a": [0, 1, 2], "b": [3, 1, 2]})
+    backbone = build(name, split, SMALL)
+    with pytest.raises(TableError, match="no next item") as raised:
+        fit(backbone, FitSettings(max_epochs=1))
+    assert raised.value.got == "2 interactions of 2 users, one each at most"
+    assert evaluate(backbone, "validation").users.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_history_of_two_interactions_is_enough_to_learn_from(name):
+    split = make_split({"a": [0, 4, 1, 2], "b": [3, 1, 2], "c": [1, 2]})
+    assert fit(build(name, split, SMALL), FitSettings(max_epochs=1)).epochs == 1

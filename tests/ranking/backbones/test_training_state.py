@@ -2,11 +2,14 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from ranking.backbones import COLLABORATIVE, SEQUENTIAL, build
+from ranking.device import kept_weights
 from ranking.fitting import FitSettings, fit
+from reland_features.errors import ArtifactError
 
 SETTINGS = FitSettings(max_epochs=6, evaluate_every=2, patience=9)
 
@@ -80,3 +83,118 @@ def test_a_kill_while_the_state_is_written_leaves_the_former_one(random_split, t
     with pytest.raises(KilledError):
         fit(backbone, SETTINGS, state_file=state)
     assert state.read_bytes() == former
+
+
+OPTIONS = {"dimension": 8, "batch_size": 16}
+
+
+@pytest.fixture
+def state(random_split, tmp_path):
+    """Return the state file of a SASRec that was killed after its first evaluation."""
+    path = tmp_path / "run.training"
+    with pytest.raises(KilledError):
+        fit(build("sasrec", random_split, OPTIONS), SETTINGS, seed=5, state_file=path, progress=kill_after(1))
+    return path
+
+
+def refused(backbone, settings, seed, state):
+    """Return the error of going on from a state; neither the backbone nor the file is then changed."""
+    before, content = kept_weights(backbone), state.read_bytes()
+    with pytest.raises(ArtifactError) as raised:
+        fit(backbone, settings, seed=seed, state_file=state)
+    assert all(torch.equal(before[name], value) for name, value in backbone.state_dict().items())
+    assert state.read_bytes() == content
+    assert raised.value.where == str(state)
+    assert "delete it to start anew" in raised.value.hint
+    return raised.value
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.01, 0.5, 0.99])
+def test_a_state_that_is_cut_off_is_refused(kept, random_split, state):
+    whole = state.read_bytes()
+    state.write_bytes(whole[: int(kept * len(whole))])
+    error = refused(build("sasrec", random_split, OPTIONS), SETTINGS, 5, state)
+    assert error.what == "the state of training cannot be read"
+    assert error.got
+
+
+@pytest.mark.parametrize("content", [{"items.weight": torch.zeros(3)}, torch.zeros(3)])
+def test_a_file_that_is_no_state_is_refused(content, random_split, tmp_path):
+    torch.save(content, tmp_path / "weights.pt")
+    error = refused(build("sasrec", random_split, OPTIONS), SETTINGS, 5, tmp_path / "weights.pt")
+    assert error.what == "the file is no state of training"
+
+
+@pytest.mark.parametrize(
+    "change, got, expected",
+    [
+        ({"learning_rate": 0.05}, "learning_rate 0.001", "learning_rate 0.05"),
+        (
+            {"weight_decay": 0.1, "evaluate_every": 1},
+            "weight_decay 0.0, evaluate_every 2",
+            "weight_decay 0.1, evaluate_every 1",
+        ),
+        ({"validation_users": 3}, "validation_users None", "validation_users 3"),
+    ],
+)
+def test_a_state_of_other_settings_is_refused(change, got, expected, random_split, state):
+    error = refused(build("sasrec", random_split, OPTIONS), replace(SETTINGS, **change), 5, state)
+    assert (error.got, error.expected) == (got, expected)
+
+
+def test_a_training_may_go_on_for_longer(random_split, tmp_path):
+    short, long = replace(SETTINGS, max_epochs=2), replace(SETTINGS, max_epochs=4, patience=3)
+    backbone = build("sasrec", random_split, OPTIONS)
+    fit(backbone, short, seed=5, state_file=tmp_path / "state")
+    more = fit(build("sasrec", random_split, OPTIONS), long, seed=5, state_file=tmp_path / "state")
+    assert [point.epoch for point in more.curve] == [2, 4]
+
+
+def test_a_state_of_another_seed_is_refused(random_split, state):
+    error = refused(build("sasrec", random_split, OPTIONS), SETTINGS, 6, state)
+    assert (error.got, error.expected) == ("seed 5", "seed 6")
+
+
+@pytest.mark.parametrize(
+    "name, options, got, expected",
+    [
+        ("gru4rec", {}, "SASRec", "GRU4Rec"),
+        ("duorec", {}, "backbone SASRec, weight is not there", "backbone DuoRec, weight 0.1"),
+        ("sasrec", {"dimension": 4}, "items.weight (43, 8)", "items.weight (43, 4)"),
+        ("sasrec", {"layers": 3}, "is not there", "blocks.2."),
+        ("sasrec", {"dropout": 0.1}, "rate 0.5", "rate 0.1"),
+        ("sasrec", {"batch_size": 32}, "batch_size 16", "batch_size 32"),
+        ("sasrec", {"heads": 4}, "blocks.0.heads 2", "blocks.0.heads 4"),
+        ("sasrec", {"negative_sampling": "popularity"}, "negative_sampling uniform", "negative_sampling popularity"),
+    ],
+)
+def test_a_state_of_another_backbone_is_refused(name, options, got, expected, random_split, state):
+    error = refused(build(name, random_split, {**OPTIONS, **options}), SETTINGS, 5, state)
+    assert got in error.got
+    assert expected in error.expected
+
+
+def test_a_state_of_other_training_data_is_refused(random_split, state):
+    error = refused(build("sasrec", random_split.keep_last(20), OPTIONS), SETTINGS, 5, state)
+    assert "training part" in error.got
+
+
+def test_numbers_of_numpy_are_kept_and_compared_as_numbers(random_split, tmp_path):
+    options = {**OPTIONS, "dropout": np.float64(0.3), "batch_size": np.int64(16)}
+    path = tmp_path / "run.training"
+    with pytest.raises(KilledError):
+        fit(build("sasrec", random_split, options), SETTINGS, state_file=path, progress=kill_after(1))
+    options = {**OPTIONS, "dropout": 0.3, "batch_size": 16}
+    assert fit(build("sasrec", random_split, options), SETTINGS, state_file=path).epochs == 6
+
+
+def test_a_state_from_before_settings_were_kept_is_gone_on_from_unless_its_rate_differs(random_split, state):
+    content = torch.load(state, weights_only=True)
+    del content["decided_by"]
+    torch.save(content, state)
+    error = refused(build("sasrec", random_split, OPTIONS), replace(SETTINGS, learning_rate=0.05), 5, state)
+    assert (error.got, error.expected) == ("learning_rate 0.001", "learning_rate 0.05")
+    refused(build("sasrec", random_split, {**OPTIONS, "dimension": 4}), SETTINGS, 5, state)
+    seen = []
+    fit(build("sasrec", random_split, OPTIONS), SETTINGS, seed=5, state_file=state, progress=seen.append)
+    assert [point.epoch for point in seen] == [4, 6]

@@ -238,7 +238,7 @@ def measured(prepared, tmp_path_factory):
     [
         (("table2", "--backbones", "lightgnc"), "no such backbone"),
         (("table2", "--backbones", "lightgcn", "--variants", "rland"), "no such variant"),
-        (("table2", "--backbones", "lightgcn", "--source", "strong"), "prepare --dataset made-up --tables DIR"),
+        (("table2", "--backbones", "lightgcn", "--source", "strong"), "made-up.toml --tables DIR --projects"),
         (("table2", "--backbones", "lightgcn", "--seeds", "0"), "--seeds and --jobs are at least 1"),
         (("where", "--backbones", "lightgcn", "--keep-last", "5,none"), "--keep-last takes counts"),
         (("table2", "--backbones", "lightgcn", "--device", "cuda:99"), "there is no such device"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
+from datetime import date, time
 
 import polars as pl
 import pytest
@@ -106,13 +108,20 @@ def test_toml_reads_back_what_was_written():
     values = {
         "a": 1,
         "b": 1e-4,
-        "c": "tab\t\"quote\"",
+        "c": "tab\t\"quote\" \x00 \x7f \u00fc \U0001f600",
         "d": True,
         "e": [1, 2.5],
-        "t": {"options.dropout": [0.1], "u": {"x": "y"}, "empty": {}},
+        "t": {"options.dropout": [0.1], "u": {"x": "y"}, "empty": {}, "\U0001f600\x7f": [""]},
         "last": {"z": -0.5},
     }  # fmt: skip
     assert tomllib.loads(toml.dumps(values)) == values
+
+
+def test_dates_of_a_file_and_of_set_are_text(dataset):
+    dated = replace(dataset, settings={"a": [date(2024, 3, 1)], "b": {"c": time(12, 30)}})
+    made = settings(dated, "sequential", "", ["data.as_of=2024-03-01", "d=2024-03-01T12:00:00Z"])
+    assert (made["a"], made["b"], made["data.as_of"]) == (["2024-03-01"], {"c": "12:30:00"}, "2024-03-01")
+    assert made["d"] == "2024-03-01T12:00:00+00:00"
 
 
 def test_search_takes_all_combinations_or_different_ones_at_random(dataset):

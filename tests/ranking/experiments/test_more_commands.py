@@ -1,0 +1,192 @@
+"""The commands where they refuse, where nothing is to be trained, and what is left where one is killed."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import polars as pl
+import pytest
+from made_up import made_up
+
+from ranking.experiments import figures, tables
+from ranking.experiments.__main__ import main
+from ranking.experiments.dataset import load_dataset
+from ranking.experiments.runner import Runner
+from ranking.experiments.study import Study, shown_command
+from ranking.experiments.tables import Group
+from ranking.experiments.variants import VARIANTS
+
+NDCG = {
+    "f_item": [0.5, 0.0, 0.5, 0.0],
+    "reland": [1.0, 0.5, 0.75, 0.5],
+    "reland_shuffled": [0.5, 0.5, 0.5, 0.0],
+    "reland_constant": [0.5, 0.0, 0.0, 0.25],
+}
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+    """Let every experiment measure numbers that are made up; return what each wanted."""
+    wanted = []
+
+    def measure(study, pairs):
+        pairs = list(pairs)
+        wanted.extend((setting, spec.backbone, spec.variant) for setting, spec in pairs)
+        runs = [made_up([0.5, 0.0, 1.0, 0.5], level=[1, 1, 2, 4]) for _ in pairs]
+        return [Group(setting, spec.variant, (run,)) for (setting, spec), run in zip(pairs, runs, strict=True)]
+
+    monkeypatch.setattr(Study, "measure", measure)
+    return wanted
+
+
+def write_page(folder: Path, name: str, settings: list[str], ndcg: dict[str, list[float]]) -> Path:
+    groups = [Group(setting, name, (made_up(values),)) for setting in settings for name, values in ndcg.items()]
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{name}.parquet"
+    pl.concat([tables.figures(groups), tables.differences(groups)], how="diagonal").write_parquet(path)
+    return path
+
+
+def summary_lines(folder: Path) -> list[str]:
+    assert main(["summary", "--results", str(folder)]) == 0
+    return [line for line in (folder / "summary.md").read_text().splitlines() if line.startswith("| [")]
+
+
+def test_ablation_refuses_texts_of_another_system(world, untrained, capsys):
+    assert world.run("ablation", "--backbones", "sasrec", "--source", "strong") == 1
+    said = capsys.readouterr().err
+    assert "the parts are made with the own LLM" in said
+    assert "--source" in said
+    assert untrained == []
+
+
+def test_the_command_of_a_part_that_was_not_run_can_be_typed_and_names_no_folder_of_this_machine(
+    world, untrained, monkeypatch
+):
+    assert world.run("ablation", "--backbones", "lightgcn") == 0
+    page = world.text("ablation_made-up")
+    assert "`python -m ranking.experiments prepare " in page
+    assert "--projects DIR --source direct`" in page
+    assert str(world.folder) not in page
+
+    # The default of --projects is a word of the module's name.
+    monkeypatch.chdir(world.folder)
+    (world.folder / "projects").rename("experiments")
+    assert main(["ablation", "--dataset", "made-up.toml", "--results", "results", "--backbones", "lightgcn"]) == 0
+    assert "`python -m ranking.experiments prepare " in world.text("ablation_made-up")
+
+
+def test_the_same_runs_under_several_settings_are_one_comparison_of_the_first_page(tmp_path):
+    write_page(tmp_path, "ablation_d_last10", ["sasrec"], NDCG)
+    write_page(tmp_path, "seeds_d_last10", ["sasrec, 604 seeds"], NDCG)
+    write_page(tmp_path, "where_d", ["sasrec, last 10", "sasrec"], NDCG)
+    lines = summary_lines(tmp_path)
+    assert len(lines) == 1
+    assert lines[0].startswith("| [ablation_d_last10](ablation_d_last10.md) | sasrec | + ReLand |")
+    assert "1 comparison with both controls" in (tmp_path / "summary.md").read_text()
+
+
+def test_a_mean_of_exactly_0_stands_in_the_summary(tmp_path):
+    write_page(tmp_path, "table2_d", ["lightgcn"], {**NDCG, "f_item": [0.0] * 4})
+    assert summary_lines(tmp_path)[0].startswith("| [table2_d](table2_d.md) | lightgcn | + ReLand | 0.0000 | 0.6875 |")
+
+
+@pytest.mark.parametrize(
+    "page, command",
+    [
+        ("# T\n\n`python -m ranking.experiments table2 --dataset d --suffix x`\n", "table2 --dataset d --suffix x"),
+        (None, "table2 --dataset d"),
+    ],
+)
+def test_a_page_cut_short_is_named_with_the_command_that_makes_it_anew(tmp_path, capsys, page, command):
+    write_page(tmp_path, "table2_a", ["lightgcn"], NDCG)
+    path = write_page(tmp_path, "table2_d_x", ["lightgcn"], NDCG)
+    path.write_bytes(path.read_bytes()[:-50])
+    if page:
+        path.with_suffix(".md").write_text(page)
+    assert main(["summary", "--results", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert f"where:    {path}" in said
+    assert f"next:     python -m ranking.experiments {command}, which" in said
+    assert not (tmp_path / "summary.md").exists()
+
+
+@pytest.mark.parametrize("what", ["data", "figure"])
+def test_a_page_killed_while_it_is_written_leaves_the_files_that_were_there(world, untrained, monkeypatch, what):
+    segments = ("segments", "--backbones", "sasrec")
+    assert world.run(*segments) == 0
+    files = {path: path.read_bytes() for path in world.results.iterdir()}
+    assert {path.suffix for path in files} == {".parquet", ".png", ".md"}
+
+    def killed(path):
+        Path(path).write_bytes(b"a part")
+        raise KeyboardInterrupt
+
+    if what == "data":
+        monkeypatch.setattr(pl.DataFrame, "write_parquet", lambda frame, path, **more: killed(path))
+    else:
+        monkeypatch.setattr(figures, "forest", lambda differences, path: killed(path))
+    assert world.run(*segments) == 130
+    assert {path: path.read_bytes() for path in world.results.iterdir()} == files
+
+
+@pytest.mark.parametrize("command", ["table2", "segments", "where"])
+def test_floors_are_run_once_as_they_learn_nothing(world, untrained, command):
+    assert world.run(command, "--backbones", "popularity,itemknn,sasrec", "--variants", "reland") == 0
+    of = {backbone: {name for _, b, name in untrained if b == backbone} for _, backbone, _ in untrained}
+    assert of["popularity"] == of["itemknn"] == {"id"}
+    assert of["sasrec"] >= {"f_item", "reland", *VARIANTS["reland"].controls}
+    frame = pl.read_parquet(world.results / f"{command}_made-up.parquet")
+    assert set(frame.filter(pl.col("setting").str.starts_with("popularity"))["variant"]) == {"id"}
+
+
+@pytest.mark.parametrize("command", ["segments", "where"])
+def test_floors_alone_have_no_differences_to_show(world, untrained, command):
+    assert world.run(command, "--backbones", "popularity") == 0
+    text = world.text(f"{command}_made-up")
+    assert "## Figures" in text
+    assert "## Differences" not in text
+    assert "![" not in text
+    assert not (world.results / f"{command}_made-up.png").exists()
+
+
+def test_a_data_set_keeps_what_was_given(world):
+    path = str(world.folder / "made-up.toml")
+    assert (load_dataset(path).given, load_dataset(path).name) == (path, "made-up")
+    assert load_dataset("beauty").given == "beauty"
+
+
+def test_case_looks_for_the_user_before_it_trains(world, monkeypatch, capsys):
+    calls = []
+    monkeypatch.setattr(Runner, "run_all", lambda runner, specs: calls.append(specs))
+    assert world.run("case", "--user", "nosuch", "--backbone", "lightgcn") == 1
+    assert "no such user" in capsys.readouterr().err
+    assert calls == []
+
+
+def test_case_looks_for_the_pool_before_it_trains(world, prepared, monkeypatch, capsys):
+    calls = []
+    monkeypatch.setattr(Runner, "run_all", lambda runner, specs: calls.append(specs))
+    (world.projects / "made-up").unlink()
+    copied = shutil.copytree(prepared.projects / "made-up" / "sequential", world.projects / "made-up" / "collaborative")
+    shutil.rmtree(copied / ".reland" / "artifacts" / "reasoning_pool")
+    assert world.run("case", "--user", "u3", "--backbone", "lightgcn") == 1
+    assert "the reasoning pool of this project is not there" in capsys.readouterr().err
+    assert calls == []
+
+
+@pytest.mark.parametrize("option", ["--seeds=3", "--suffix=x", "--note=x"])
+@pytest.mark.parametrize("command", [("search", "--backbone", "lightgcn"), ("case", "--user", "u3")])
+def test_commands_that_only_print_do_not_offer_what_a_page_takes(world, capsys, command, option):
+    with pytest.raises(SystemExit):
+        world.run(*command, option)
+    assert f"unrecognized arguments: {option}" in capsys.readouterr().err
+    assert world.raw() == {}
+
+
+def test_a_folder_of_this_machine_is_not_shown_in_either_way_of_giving_it():
+    given = ["table2", "--projects=/abs/path", "--results", "/abs", "--seeds=2", "--dataset=d.toml", "--note=a = /b"]
+    assert shown_command(given) == (
+        "python -m ranking.experiments table2 --projects=DIR --results DIR --seeds=2 --dataset=d.toml '--note=a = /b'"
+    )
