@@ -262,7 +262,7 @@ def test_ablation_says_what_is_missing_and_how_to_make_it(world):
     text = world.text("ablation_made-up")
     assert "ReLand w/o f_item, shuffled" in text
     assert "w/o recommendation-oriented prompting: not run" in text
-    assert "prepare --dataset made-up --tables DIR --projects DIR --source direct" in text
+    assert "prepare --dataset DIR --tables DIR --projects DIR --source direct" in text
     assert str(world.folder) not in text
 
 
