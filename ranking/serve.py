@@ -91,6 +91,8 @@ def create_app(project: Path | str, model: str = "xgboost") -> FastAPI:
             raise HTTPException(422, f"{counted} {scored.why}: {unknown[:5]}")
         order = np.argsort(-scored.scores, kind="stable")[: request.top_k]
         why = online.explain(request.user_id)
+        if why["pool_version"] != facts["pool_version"]:  # published since: not what was scored with
+            why = dict.fromkeys(why)
         explanation = {name: why[name] for name in Explanation.model_fields}
         return RankResponse(
             user_id=request.user_id,

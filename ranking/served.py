@@ -31,6 +31,7 @@ KNOWN_USER = "user_activity__interaction_count"
 _KNOWN_ITEM = "item_attributes__interaction_count"
 _SEED, _POOL = "user_seed_match__seed_user_id", "user_seed_match__pool_version"
 _SEED_POOL = "seed_rationale__pool_version"
+_OF_A_RATIONALE = ("user_rationale__", "rationale_item_cross__")
 _BATCH = 1_000
 
 
@@ -181,8 +182,17 @@ class ServedTabular:
         return self.ranker.facts
 
     def score(self, user_id: str, candidates: Sequence[str]) -> Scored:
-        """Score candidates for one user."""
+        """Score candidates for one user.
+
+        A rationale of another pool than in training, published since, is masked: its components mean something else.
+        """
         frame = self.online.read(self.ranker.features.service, "item_id", candidates, user_id=user_id)
+        if (
+            self.ranker.features.components
+            and self.online.explain(user_id)["pool_version"] != self.facts["pool_version"]
+        ):
+            masked = [name for name in frame.columns if name.startswith(_OF_A_RATIONALE)]
+            frame = frame.with_columns(pl.lit(None, frame.schema[name]).alias(name) for name in masked)
         unknown = without_features(frame, candidates)
         known = frame[KNOWN_USER][0] is not None
         return Scored(np.empty(0) if unknown else self.ranker.score(frame), known, unknown)

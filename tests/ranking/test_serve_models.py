@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from datetime import timedelta
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
 from fastapi.testclient import TestClient
-from toy_project import make_toy, write_project
+from toy_project import CREATED_AT, make_toy, write_project
 
 from ranking import sequential
 from ranking.backbones import build
@@ -26,11 +27,14 @@ from ranking.masknet import MaskNet, MaskNetSettings
 from ranking.project import RankingProject
 from ranking.sequential import train as train_sasrec
 from ranking.serve import create_app
+from ranking.served import OnlineFeatures
 from ranking.sides import FeatureSides
 from ranking.splits import Split
+from ranking.train import load
 from ranking.train import main as train
 from reland_features.errors import ArtifactError, FeatureStoreError
 from reland_features.feast import apply_repository, materialize, open_store
+from reland_features.publishing import publish
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 ITEMS = [f"i{n}" for n in range(25)]
@@ -218,6 +222,30 @@ def test_a_store_before_its_materialization_says_so(small, tmp_path, model):
         answer = rank(TestClient(create_app(root, model)), user_id="u1", candidates=["i1"])
         assert answer.status_code == 422
         assert "have no features" in answer.json()["detail"]
+
+
+def test_a_pool_published_since_is_masked_and_not_shown(small, tmp_path):
+    root = make_project(tmp_path / "project", users=300).root
+    shutil.copytree(small.models, root / "models")
+    apps = {model: TestClient(create_app(root, model)) for model in ("xgboost", "masknet", "sasrec")}
+    before = {model: rank(client, user_id="u1", candidates=ITEMS).json() for model, client in apps.items()}
+    toy = make_toy(users=300, items=60, seeds=12)
+    publish(toy.features("pool-2", CREATED_AT + timedelta(hours=1)), root / "features", "run-2")
+    materialize(root / "feature_repo", root / "features", "run-2")
+    for model, client in apps.items():
+        after = rank(client, user_id="u1", candidates=ITEMS).json()
+        assert before[model]["pool_version"] == "pool-1"
+        assert (after["explanation"], after["pool_version"]) == (None, None)
+        scores = [{item["item_id"]: item["score"] for item in answer["items"]} for answer in (before[model], after)]
+        assert scores[0] != scores[1]
+        assert np.isfinite(list(scores[1].values())).all()
+    ranker, online = load(root / "models", {}), OnlineFeatures.of(RankingProject.open(root))
+    service = ranker.features.service
+    frame = online.read(service, "item_id", ITEMS, user_id="u1")
+    nothing = online.read(service, "item_id", ITEMS, user_id="u299")  # who has no rationale
+    names = [name for name in frame.columns if name.startswith(("user_rationale__", "rationale_item_cross__"))]
+    expected = ranker.score(frame.with_columns(nothing[name].cast(frame.schema[name]) for name in names))
+    np.testing.assert_allclose(served_scores(apps["xgboost"], "u1", ITEMS), expected, atol=1e-6)
 
 
 def test_items_keep_the_scale_of_training_when_others_lose_their_text(small, clients, monkeypatch):
