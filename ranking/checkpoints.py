@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +12,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from ranking.trained_facts import CURRENT, FACTS, check_facts, current_ranker, unreadable
-from reland_features.artifacts import content_id, write_atomically
+from ranking.trained_facts import check_facts, current_ranker, keep_ranker, unreadable
+from reland_features.artifacts import content_id
 from reland_features.errors import ArtifactError
 
 _WEIGHTS = "model.safetensors"
@@ -60,17 +58,7 @@ def write_checkpoint(weights: Mapping[str, torch.Tensor], facts: Mapping[str, An
     """Write a checkpoint below `folder`, named by its content, and then make it the current one."""
     raw = save({name: tensor.cpu().contiguous() for name, tensor in weights.items()})
     identity = content_id([facts, hashlib.blake2b(raw).hexdigest()])
-    target = folder / f"{folder.name}-{identity}"
-    partial = target.with_name(target.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    (partial / _WEIGHTS).write_bytes(raw)
-    write_atomically(partial / FACTS, json.dumps(dict(facts), indent=2) + "\n")
-    if not target.exists():
-        partial.rename(target)
-    shutil.rmtree(partial, ignore_errors=True)
-    write_atomically(folder / CURRENT, json.dumps({"model": target.name}) + "\n")
-    return target
+    return keep_ranker(folder, f"{folder.name}-{identity}", {_WEIGHTS: raw}, facts)
 
 
 def read_checkpoint(folder: Path, expected: Mapping[str, Any]) -> Checkpoint:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
-import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,9 +25,9 @@ from ranking.tabular import (
     baseline_features,
     rationale_features,
 )
-from ranking.trained_facts import CURRENT, FACTS, check_facts, current_ranker, how_to_train, trained_on, unreadable
+from ranking.trained_facts import check_facts, current_ranker, how_to_train, keep_ranker, trained_on, unreadable
 from ranking.training_frame import training_frame
-from reland_features.artifacts import content_id, write_atomically
+from reland_features.artifacts import content_id
 from reland_features.errors import ArtifactError, ConfigError, RelandError
 from reland_features.feast import open_store
 from reland_features.process import leave
@@ -124,17 +122,8 @@ def save(ranker: Ranker, models: Path) -> Path:
         **ranker.facts,
     }
     raw = bytes(ranker.booster.save_raw("ubj"))
-    folder = models / f"{ranker.features.service}-{content_id([described, raw.hex()])}"
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    (partial / _MODEL).write_bytes(raw)
-    write_atomically(partial / FACTS, json.dumps(described, indent=2) + "\n")
-    if not folder.exists():
-        partial.rename(folder)
-    shutil.rmtree(partial, ignore_errors=True)
-    write_atomically(models / CURRENT, json.dumps({"model": folder.name}) + "\n")
-    return folder
+    name = f"{ranker.features.service}-{content_id([described, raw.hex()])}"
+    return keep_ranker(models, name, {_MODEL: raw}, described)
 
 
 def load(models: Path, expected: Mapping[str, Any]) -> Ranker:

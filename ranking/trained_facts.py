@@ -1,13 +1,15 @@
-"""What a trained ranker says of itself, and what of it must agree with the features that it meets."""
+"""Keep trained rankers, each with what it says of itself, and check that against the features that it meets."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ranking.project import RankingProject
+from reland_features.artifacts import write_atomically
 from reland_features.errors import ArtifactError
 
 FACTS, CURRENT = "ranker.json", "current.json"
@@ -25,6 +27,25 @@ def required(project: RankingProject) -> dict[str, str]:
     same pool, such as a daily publication brings, are what a trained ranker is there for.
     """
     return {"pool_version": project.pool_version}
+
+
+def keep_ranker(models: Path, name: str, files: Mapping[str, bytes], facts: Mapping[str, Any]) -> Path:
+    """Write a ranker's files and facts as the folder `name` below `models`, whole, and then make it the current one.
+
+    A folder of that name, which says what is in it, is left as it is.
+    """
+    folder = models / name
+    partial = folder.with_name(f"{name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for file, content in files.items():
+        (partial / file).write_bytes(content)
+    write_atomically(partial / FACTS, json.dumps(dict(facts), indent=2) + "\n")
+    if not folder.exists():
+        partial.rename(folder)
+    shutil.rmtree(partial, ignore_errors=True)
+    write_atomically(models / CURRENT, json.dumps({"model": name}) + "\n")
+    return folder
 
 
 def current_ranker(folder: Path, name: str) -> tuple[Path, dict[str, Any]]:

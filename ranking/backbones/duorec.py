@@ -15,6 +15,7 @@ from ranking.backbones.losses import info_nce
 from ranking.backbones.sasrec import SASRec
 from ranking.backbones.sequences import Batch, left_aligned
 from ranking.splits import Split
+from reland_features.errors import ConfigError
 
 _LENGTH_GROUPS = 4
 
@@ -59,11 +60,24 @@ class DuoRec(SASRec):
         N, targets of a batch that are contrasted.
     **options
         Of `SASRec`.
+
+    Raises
+    ------
+    ConfigError
+        `contrasts` is below 1.
     """
 
     def __init__(
         self, split: Split, *, sides: Sides | None = None, weight: float = 0.1, contrasts: int = 64, **options: Any
     ) -> None:
+        if contrasts < 1:
+            raise ConfigError(
+                "there is nothing to contrast",
+                where="duorec",
+                got=f"contrasts {contrasts}",
+                expected="1 or more",
+                hint="sasrec is the same without contrasts",
+            )
         super().__init__(split, sides=sides, **options)
         self.weight, self.contrasts = weight, contrasts
         # Every place in the histories but a user's first, grouped by the item there.
