@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from ranking.experiments import ablation, case, curves, prepare, search, seeds, segments, summary, table2, table3, where
-from ranking.experiments.study import Study, add_options, add_page_options, say_written
+from ranking.experiments.options import add_options, add_page_options, add_results
+from ranking.experiments.study import Study, say_written
 from reland_features.errors import RelandError
 from reland_features.process import leave
 
@@ -54,6 +55,8 @@ def _parser() -> argparse.ArgumentParser:
     for name, module in EXPERIMENTS.items():
         command = commands.add_parser(name, help=module.SUMMARY, description=module.SUMMARY)
         add_options(command)
+        if name != "search":  # its runs are measured on the validation part and kept beside the projects
+            add_results(command)
         if name not in _PRINTS_ONLY:
             add_page_options(command)
         module.add_options(command)

@@ -9,7 +9,8 @@ from pathlib import Path
 import polars as pl
 
 from ranking.experiments import figures, tables
-from ranking.experiments.study import Study, add_cut, add_names, add_trials, add_without_seeds
+from ranking.experiments.options import add_cut, add_names, add_trials, add_without_seeds
+from ranking.experiments.study import Study
 from ranking.experiments.variants import with_controls
 from reland_features.errors import ConfigError
 

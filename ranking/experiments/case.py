@@ -16,8 +16,9 @@ import torch
 from ranking.backbones.base import Backbone
 from ranking.experiments import tables
 from ranking.experiments.inputs import load_split
+from ranking.experiments.options import add_names
 from ranking.experiments.seed_subset import PoolFolder
-from ranking.experiments.study import Study, add_names
+from ranking.experiments.study import Study
 from ranking.experiments.variants import variant
 from ranking.splits import Split
 from reland_features.errors import TableError

@@ -8,7 +8,8 @@ from pathlib import Path
 import polars as pl
 
 from ranking.experiments import figures, tables
-from ranking.experiments.study import Study, add_names
+from ranking.experiments.options import add_names
+from ranking.experiments.study import Study
 from ranking.experiments.variants import variant
 
 SUMMARY = "Figure 7: validation curves of Table 2's runs"

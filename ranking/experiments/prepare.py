@@ -21,7 +21,7 @@ from typing import Any
 
 from ranking.experiments import toml
 from ranking.experiments.dataset import TASKS, Dataset, load_dataset
-from ranking.experiments.study import add_names
+from ranking.experiments.options import add_names
 from reland_features.artifacts import file_id, write_atomically
 from reland_features.config import CONFIG_FILE, load, parse
 from reland_features.errors import ConfigError, RelandError

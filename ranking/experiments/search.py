@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ranking.experiments import toml, trials
 from ranking.experiments.dataset import task_of
-from ranking.experiments.study import Study, add_cut
+from ranking.experiments.options import add_cut
+from ranking.experiments.study import Study
 
 SUMMARY = "search hyperparameters on the validation part; prints the best as TOML"
 

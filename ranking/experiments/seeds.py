@@ -8,8 +8,9 @@ from pathlib import Path
 import polars as pl
 
 from ranking.experiments import figures, tables
+from ranking.experiments.options import add_cut, add_names, add_without_seeds
 from ranking.experiments.seed_subset import PoolFolder
-from ranking.experiments.study import Study, add_cut, add_names, add_without_seeds
+from ranking.experiments.study import Study
 from ranking.experiments.tables import Group
 from ranking.experiments.variants import variant
 from reland_features.errors import ConfigError

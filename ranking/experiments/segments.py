@@ -8,8 +8,9 @@ from pathlib import Path
 import polars as pl
 
 from ranking.experiments import figures, tables
+from ranking.experiments.options import add_names, add_trials, add_without_seeds
 from ranking.experiments.runs import LEVELS
-from ranking.experiments.study import Study, add_names, add_trials, add_without_seeds
+from ranking.experiments.study import Study
 from ranking.experiments.table2 import READING
 from ranking.experiments.tables import Group
 from ranking.experiments.variants import variants_of, with_controls

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ import polars as pl
 from ranking.device import chosen_device
 from ranking.experiments.dataset import Dataset, load_dataset, task_of
 from ranking.experiments.inputs import seed_rows
+from ranking.experiments.options import shown_command
 from ranking.experiments.runner import Runner
 from ranking.experiments.runs import Run, RunSpec
 from ranking.experiments.tables import Group, markdown
@@ -121,19 +121,17 @@ class Study:
         ]
 
     def _seeds(self, specs: Sequence[RunSpec]) -> dict[str, np.ndarray]:
-        """Return by task the rows of the seeds of every pool that is read: all runs of a task leave out the same."""
-        roots: dict[str, set[Path]] = {spec.task: set() for spec in specs}
-        for spec in specs:
-            if variant(spec.variant).reads_pool:
-                roots[spec.task].add(self.runner.project(spec).root)
-        if not all(roots.values()):
-            raise ConfigError(
-                "without a variant that reads the pool there are no seeds to leave out",
-                where="--without-seeds",
-                got=", ".join(sorted({spec.variant for spec in specs})),
-                expected="reland among the --variants",
-            )
-        return {task: np.unique(np.concatenate([seed_rows(root) for root in of])) for task, of in roots.items()}
+        """Return by task the rows of the seeds of every pool that is read: all runs of a task leave out the same.
+
+        Where no run of a task reads a pool, they are those of the project that its features come from.
+        """
+        seeds: dict[str, np.ndarray] = {}
+        for task in dict.fromkeys(spec.task for spec in specs):
+            own = [spec for spec in specs if spec.task == task]
+            readers = [spec for spec in own if variant(spec.variant).reads_pool]
+            pools = {self.runner.project(spec).root for spec in readers or own}
+            seeds[task] = np.unique(np.concatenate([seed_rows(root) for root in pools]))
+        return seeds
 
     def publish(
         self,
@@ -213,70 +211,6 @@ def _who_is_measured(run: Run) -> str:
     kept = len(run.users)
     task = run.facts["spec"]["task"]
     return _MEASURED.format(kept=f"{kept:,}", all=f"{kept + run.facts['left_out']:,}", task=task)
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that every experiment has; what only some have is given the value of not having it."""
-    parser.add_argument("--dataset", required=True, metavar="NAME")
-    parser.add_argument("--source", default="", metavar="NAME", help="where the rationales come from (default: own)")
-    parser.add_argument("--projects", type=Path, default=Path("experiments"), metavar="ROOT")
-    parser.add_argument("--results", type=Path, default=Path("docs/results/ranking"), metavar="DIR")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once")
-    parser.add_argument("--device", default="cpu", metavar="D", help="cpu, cuda, cuda:1 or auto: a GPU if there is one")
-    parser.add_argument("--quick", action="store_true", help="fewer epochs, sampled softmax; said in the table")
-    parser.set_defaults(cut=None, without_seeds=False, trials=None, seeds=1, suffix="", note="")
-
-
-def add_page_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of experiments that write a page."""
-    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="random seeds of each run")
-    parser.add_argument(
-        "--suffix", default="", metavar="NAME", help="of the files' names: a second table beside the first"
-    )
-    parser.add_argument("--note", default="", metavar="TEXT", help="printed above the table")
-
-
-def add_cut(parser: argparse.ArgumentParser) -> None:
-    """Add the option of experiments that may run on cut users."""
-    parser.add_argument(
-        "--keep-last", dest="cut", type=int, metavar="N", help="train on each user's last N interactions only"
-    )
-
-
-def add_trials(parser: argparse.ArgumentParser) -> None:
-    """Add the option of experiments that may search each variant's hyperparameters."""
-    parser.add_argument(
-        "--trials", type=int, metavar="N", help="search each variant's hyperparameters first, N combinations each"
-    )
-
-
-def add_without_seeds(parser: argparse.ArgumentParser) -> None:
-    """Add the option of experiments whose texts may come from a system that read the users' held-out events."""
-    parser.add_argument(
-        "--without-seeds", action="store_true", help="measure only users who are no seeds: nobody's own text is theirs"
-    )
-
-
-def add_names(parser: argparse.ArgumentParser, option: str, default: str) -> None:
-    """Add an option that takes names separated by commas."""
-    parser.add_argument(option, type=names, default=names(default), metavar="A,B", help=f"default: {default}")
-
-
-def names(text: str) -> tuple[str, ...]:
-    """Split names at commas."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def shown_command(argv: Sequence[str]) -> str:
-    """Return the command as it may be published: a folder of this machine is shown as DIR."""
-    return shlex.join(["python", "-m", "ranking.experiments", *map(_shown_word, argv)])
-
-
-def _shown_word(word: str) -> str:
-    option, equals, value = word.partition("=")
-    if option.startswith("--") and equals:
-        return f"{option}={_shown_word(value)}"
-    return "DIR" if Path(word).is_absolute() else word
 
 
 def say_written(paths: Sequence[Path]) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import polars as pl
 
 from ranking.experiments import figures, tables
-from ranking.experiments.study import Study, add_names, add_trials, add_without_seeds
+from ranking.experiments.options import add_names, add_trials, add_without_seeds
+from ranking.experiments.study import Study
 from ranking.experiments.variants import variants_of, with_controls
 
 SUMMARY = "Table 2: backbones with IDs only, + f_item, + ReLand, and its controls"

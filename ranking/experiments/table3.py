@@ -10,8 +10,9 @@ from pathlib import Path
 import polars as pl
 
 from ranking.experiments import figures, tables
+from ranking.experiments.options import add_cut, add_names, add_trials, add_without_seeds
 from ranking.experiments.seed_subset import PoolFolder
-from ranking.experiments.study import Study, add_cut, add_names, add_trials, add_without_seeds
+from ranking.experiments.study import Study
 from ranking.experiments.variants import variant, with_controls
 from ranking.splits import Split
 from reland_features.artifacts import MANIFEST

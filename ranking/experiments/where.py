@@ -8,7 +8,8 @@ from pathlib import Path
 import polars as pl
 
 from ranking.experiments import figures, tables
-from ranking.experiments.study import CUT, Study, add_names, add_trials, add_without_seeds
+from ranking.experiments.options import add_names, add_trials, add_without_seeds
+from ranking.experiments.study import CUT, Study
 from ranking.experiments.table2 import READING
 from ranking.experiments.variants import variants_of, with_controls
 from reland_features.errors import ConfigError

@@ -65,7 +65,7 @@ class World:
         return self.folder / "results"
 
     def run(self, command: str, *options: str) -> int:
-        return main([command, "--dataset", str(self.folder / "made-up.toml"), *self._folders(), *options])
+        return main([command, "--dataset", str(self.folder / "made-up.toml"), *self._folders(command), *options])
 
     def raw(self) -> dict[str, int]:
         """Return every finished run and when it was written."""
@@ -74,8 +74,9 @@ class World:
     def text(self, name: str) -> str:
         return (self.results / f"{name}.md").read_text()
 
-    def _folders(self) -> list[str]:
-        return ["--projects", str(self.projects), "--results", str(self.results)]
+    def _folders(self, command: str) -> list[str]:
+        results = [] if command == "search" else ["--results", str(self.results)]
+        return ["--projects", str(self.projects), *results]
 
 
 def linked(prepared: World, folder: Path) -> World:

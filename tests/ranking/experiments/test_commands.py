@@ -76,10 +76,16 @@ def test_without_seeds_measures_the_users_whose_text_is_about_another(measured):
     assert 0 < others.sum() < len(others)
 
 
-def test_without_seeds_asks_for_a_variant_that_reads_them(world, capsys):
-    assert world.run(*TABLE2, "--variants", "f_item", "--without-seeds") == 1
-    assert "there are no seeds to leave out" in capsys.readouterr().err
-    assert world.raw() == {}
+def test_without_seeds_leaves_out_the_seeds_where_no_run_reads_a_pool(measured):
+    assert measured.run(*TABLE2, "--without-seeds", "--suffix", "whole") == 0
+    assert measured.run(*TABLE2, "--variants", "f_item", "--without-seeds", "--suffix", "floor") == 0
+    whole, floor = (
+        pl.read_parquet(measured.results / f"table2_made-up_without_seeds_{suffix}.parquet").filter(
+            pl.col("against").is_null(), variant="f_item"
+        )
+        for suffix in ("whole", "floor")
+    )
+    assert floor.equals(whole)
 
 
 def test_sources_on_other_interactions_are_refused_before_anything_is_trained(world, prepared, tmp_path, capsys):

@@ -12,8 +12,9 @@ from made_up import made_up
 from ranking.experiments import figures, tables
 from ranking.experiments.__main__ import main
 from ranking.experiments.dataset import load_dataset
+from ranking.experiments.options import shown_command
 from ranking.experiments.runner import Runner
-from ranking.experiments.study import Study, shown_command
+from ranking.experiments.study import Study
 from ranking.experiments.tables import Group
 from ranking.experiments.variants import VARIANTS
 
@@ -174,6 +175,12 @@ def test_case_looks_for_the_pool_before_it_trains(world, prepared, monkeypatch, 
     assert world.run("case", "--user", "u3", "--backbone", "lightgcn") == 1
     assert "the reasoning pool of this project is not there" in capsys.readouterr().err
     assert calls == []
+
+
+def test_search_does_not_offer_a_folder_of_results_that_it_would_not_write_to(world, capsys):
+    with pytest.raises(SystemExit):
+        world.run("search", "--backbone", "lightgcn", "--results=elsewhere")
+    assert "unrecognized arguments: --results=elsewhere" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["--seeds=3", "--suffix=x", "--note=x"])
