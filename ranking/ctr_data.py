@@ -15,11 +15,13 @@ import polars as pl
 import torch
 
 from ranking.ctr_dealing import givers
-from ranking.ctr_fields import HISTORY, FieldEncoder
+from ranking.ctr_features import seed_frame, with_mart_features
+from ranking.ctr_fields import FieldEncoder
 from ranking.dataset import TEST, TRAIN, ranking_queries
+from ranking.impressions import has_impressions, impression_labels
 from ranking.masknet import UNKNOWN, ItemTable, UserTable
 from ranking.project import RankingProject
-from ranking.services import ITEM_SERVICE, SEED_SERVICE, USER_SERVICE, check_services
+from ranking.services import ITEM_SERVICE, USER_SERVICE, check_services
 from ranking.training_frame import training_frame
 from reland_features.errors import TableError
 
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from feast import FeatureStore
 
 Labels = Literal["impressions", "holdout"]
-_TEST_SHARE = 0.2
 _KEYS = {"user_id": ["user_id", "event_timestamp"], "item_id": ["item_id", "event_timestamp"]}
 
 
@@ -110,7 +111,7 @@ class CtrData:
             Features are missing or unusable.
         """
         check_services(store)
-        kind = labels or ("impressions" if _has_impressions(project) else "holdout")
+        kind = labels or ("impressions" if has_impressions(project) else "holdout")
         if kind == "impressions":
             train, test, protocol = impression_labels(project, max_users=max_users, seed=seed)
         else:
@@ -195,103 +196,6 @@ class CtrData:
 
     def _dealt(self, **fields: torch.Tensor) -> CtrData:
         return dataclasses.replace(self, users=dataclasses.replace(self.users, **fields))
-
-
-def impression_labels(
-    project: RankingProject, *, max_users: int | None = None, seed: int = 0
-) -> tuple[pl.DataFrame, pl.DataFrame, str]:
-    """Return training and test impressions and the protocol in words; the last fifth in time is tested on.
-
-    Features are asked for as of the day's first impression of all: each user and item is joined once a day,
-    and nothing from after an impression is used.
-
-    Raises
-    ------
-    TableError
-        The project has no impressions.
-    """
-    if not _has_impressions(project):
-        raise TableError(
-            "this project has no impressions",
-            where=str(project.mart("impressions")),
-            hint="set data.impressions in reland.toml and run reland run, or: --labels holdout",
-        )
-    shown = pl.read_parquet(project.mart("impressions")).sort("shown_at", "user_id", "item_id")
-    users = shown["user_id"].unique().sort()
-    if max_users is not None and len(users) > max_users:
-        kept = users.gather(np.random.default_rng(seed).choice(len(users), size=max_users, replace=False))
-        shown = shown.filter(pl.col("user_id").is_in(kept.implode()))
-    first = shown["shown_at"].gather([int(shown.height * (1 - _TEST_SHARE))])[0]
-    day = pl.col("shown_at").dt.truncate("1d")
-    labelled = shown.select(
-        "user_id",
-        "item_id",
-        "shown_at",
-        label=pl.col("is_clicked").cast(pl.Int8),
-        event_timestamp=pl.col("shown_at").min().over(day),
-    )
-    train, test = (
-        labelled.filter(condition).drop("shown_at")
-        for condition in (pl.col("shown_at") < first, pl.col("shown_at") >= first)
-    )
-    clicks = int(labelled["label"].sum())
-    return train, test, f"{labelled.height:,} impressions, {clicks:,} clicked, tested on those from {first!s}"
-
-
-def with_mart_features(users: pl.DataFrame, project: RankingProject, *, past: bool = False) -> pl.DataFrame:
-    """Add what no Feast view holds: `profile`, and `history`, the last items of the user.
-
-    Parameters
-    ----------
-    users : polars.DataFrame
-        user_id and event_timestamp.
-    past : bool
-        Cut histories before each row's event_timestamp; without it they are those of the published features.
-        Either way they are no longer than the ones that are served, `data.max_history`.
-    """
-    profiles = pl.read_parquet(project.mart("users"), columns=["user_id", "profile"])
-    served = pl.scan_parquet(project.mart("user_histories"))
-    if past:
-        # The longest history served is data.max_history, as the marts were built with it, --set included, or no
-        # user has more; then nothing is cut here either.
-        longest = served.select(pl.col("item_ids").list.len().max()).collect().item() or 0
-        events = pl.scan_parquet(project.mart("interactions")).select("user_id", "item_id", "interacted_at")
-        histories = (
-            users.lazy()
-            .select("user_id", "event_timestamp")
-            .join(events, on="user_id", maintain_order="left_right")
-            .filter(pl.col("interacted_at") < pl.col("event_timestamp"))
-            .group_by("user_id", "event_timestamp", maintain_order=True)
-            .agg(history=pl.col("item_id").tail(min(HISTORY, longest)))
-            .collect()
-        )
-        users = users.join(histories, on=["user_id", "event_timestamp"], how="left", maintain_order="left")
-    else:
-        histories = served.select("user_id", history=pl.col("item_ids").list.tail(HISTORY)).collect()
-        users = users.join(histories, on="user_id", how="left", maintain_order="left")
-    return users.join(profiles, on="user_id", how="left", maintain_order="left")
-
-
-def seed_frame(store: FeatureStore, users: pl.DataFrame) -> pl.DataFrame:
-    """Return the rationale of every seed that some user is matched to, one row a seed and pool version."""
-    matched = users.select(
-        seed_user_id="user_seed_match__seed_user_id",
-        pool_version="user_seed_match__pool_version",
-        event_timestamp="event_timestamp",
-    ).drop_nulls("seed_user_id")
-    keys = matched.group_by("seed_user_id", "pool_version", maintain_order=True).agg(pl.col("event_timestamp").max())
-    if not keys.height:
-        names = ("seed_user_id", "seed_rationale__pool_version")
-        return pl.DataFrame(
-            schema={**dict.fromkeys(names, pl.String()), "seed_rationale__rationale_embedding": pl.List(pl.Float32)}
-        )
-    frame = training_frame(store, keys.drop("pool_version"), SEED_SERVICE, show_coverage=False)
-    return frame.unique(["seed_user_id", "seed_rationale__pool_version"], maintain_order=True)
-
-
-def _has_impressions(project: RankingProject) -> bool:
-    path = project.mart("impressions")
-    return path.is_file() and pl.scan_parquet(path).select(pl.len()).collect().item() > 0
 
 
 def _row_of(rows: pl.DataFrame, keys: pl.DataFrame, on: list[str]) -> torch.Tensor:

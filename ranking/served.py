@@ -157,7 +157,7 @@ class MartUsers:
         return self._histories.get(user_id, [])
 
     def columns(self, user_id: str) -> pl.DataFrame:
-        """Return one row: profile and history, as `ranking.ctr_data.with_mart_features` adds them."""
+        """Return one row: profile and history, as `ranking.ctr_features.with_mart_features` adds them."""
         return pl.DataFrame(
             {"profile": [self._profiles.get(user_id)], "history": [self.history(user_id)]},
             schema={"profile": pl.String, "history": pl.List(pl.String)},

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "reland_features"
 # Later lines may import earlier ones; files of one line do not import each other.
 LAYERS = """
 errors columns process settings
-config artifacts templates tuning/__init__ __init__ curation/decisions curation/words
+config artifacts templates column_names tuning/__init__ __init__ curation/decisions curation/words
 project retries interactions seed_tables skeleton weights crosses source_tables curation/curation
 demo/__init__ demo/tastes demo/download databases source_columns tuning/adapters curation/__init__
 demo/catalogue demo/draws mart_files sources

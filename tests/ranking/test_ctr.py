@@ -15,10 +15,12 @@ from sklearn.metrics import log_loss
 
 from ranking.controls import CONSTANT, RATIONALES, SHUFFLED
 from ranking.ctr import BASELINE, CtrSettings, compare, fit, main, predict
-from ranking.ctr_data import CtrData, impression_labels, with_mart_features
+from ranking.ctr_data import CtrData
+from ranking.ctr_features import with_mart_features
 from ranking.ctr_fields import FieldEncoder, Vocabulary
 from ranking.ctr_metrics import METRICS
 from ranking.fitting import TrainingDivergedError
+from ranking.impressions import impression_labels
 from ranking.masknet import PADDING, UNKNOWN, MaskNetSettings
 from ranking.served import MartUsers
 from reland_features.errors import FeatureStoreError, TableError, TrainingFrameError

@@ -4,9 +4,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from reland_features.column_names import recognise
 from reland_features.config import load
 from reland_features.errors import CheckError, ConfigError, TableError
-from reland_features.init import make_project, recognise
+from reland_features.init import make_project
 from reland_features.prompts import PromptTemplate
 from reland_features.sources import common_separator
 
