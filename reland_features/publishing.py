@@ -11,19 +11,30 @@ import shutil
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import polars as pl
 import pyarrow.parquet as pq
 
 from reland_features.artifacts import sync
-from reland_features.columns import FEATURE_TABLES, ITEM_ATTRIBUTES, OPTIONAL_FEATURE_TABLES, Table
+from reland_features.columns import (
+    CREATED_TIMESTAMP,
+    EVENT_TIMESTAMP,
+    FEATURE_TABLES,
+    ITEM_ATTRIBUTES,
+    OPTIONAL_FEATURE_TABLES,
+    USER_MATCH_DETAIL,
+    USER_RATIONALE,
+    USER_SEED_MATCH,
+    Table,
+)
 from reland_features.errors import FeatureStoreError
 
 _LOG = logging.getLogger(__name__)
 _STAGING = ".staging"
 _STAGED = "staged"
+_TIMES = (EVENT_TIMESTAMP, CREATED_TIMESTAMP)
 
 
 @dataclass(frozen=True)
@@ -111,6 +122,42 @@ def published_run(root: Path, run_id: str | None = None) -> PublishedRun:
     return max(runs, key=lambda run: (run.as_of, run.created_at, run.run_id))
 
 
+def is_hidden(root: Path, run_id: str, as_of: datetime) -> bool:
+    """Say whether a run with rows is not the last created one of its `as_of`: Feast takes none of its rows then."""
+    runs = _created(root, as_of)
+    return run_id in runs and run_id != max(runs, key=lambda run: (runs[run], run))
+
+
+def creation_time(root: Path, as_of: datetime, now: datetime) -> datetime:
+    """Return the present, or just after the last run of an `as_of`, should the clock have gone back since."""
+    return max([now, *(time + timedelta(microseconds=1) for time in _created(root, as_of).values())])
+
+
+def users_of(root: Path, seeds: Collection[str], *, without: str) -> list[str]:
+    """Return the users, ascending, whose newest row in any table names one of these seeds.
+
+    Parameters
+    ----------
+    without : str
+        A run whose rows do not count, there or not: what is to be published in it must not depend on how much
+        of it a kill left behind.
+    """
+    named, found = list(seeds), set[str]()
+    best = pl.col("seed_user_id").is_in(named)
+    any_rank = pl.col("seed_user_ids").list.eval(pl.element().is_in(named)).list.any()
+    for table, names in ((USER_RATIONALE, best), (USER_SEED_MATCH, best), (USER_MATCH_DETAIL, any_rank)):
+        files = [path for path in sorted((root / table.name).glob("*.parquet")) if path.stem != without]
+        if not files:
+            continue
+        rows = pl.scan_parquet(files).select("user_id", *_TIMES, names=names.fill_null(False))
+        # Users who never had such a seed are left out first: they are most of the rows.
+        had = rows.filter("names").select("user_id").unique()
+        newest = pl.col("names").sort_by(*_TIMES).last()
+        users = rows.join(had, on="user_id", how="semi").group_by("user_id").agg(newest).filter("names")
+        found.update(users.collect()["user_id"])
+    return sorted(found)
+
+
 def write_table(frame: pl.DataFrame, table: Table, path: Path) -> None:
     """Write a frame as parquet in the types of `columns`, synced to disk.
 
@@ -126,6 +173,18 @@ def write_table(frame: pl.DataFrame, table: Table, path: Path) -> None:
         row_group_size=50_000,
     )
     sync(path)
+
+
+def _created(root: Path, as_of: datetime) -> dict[str, datetime]:
+    """Return when each run of an `as_of` was created, of runs that a kill left incomplete too: Feast reads them."""
+    times: dict[str, tuple[datetime, datetime]] = {}
+    for table in (*OPTIONAL_FEATURE_TABLES, *FEATURE_TABLES):
+        for path in (root / table.name).glob("*.parquet"):
+            if path.stem not in times:
+                first = pl.scan_parquet(path).select(_TIMES).head(1).collect()
+                if first.height:
+                    times[path.stem] = first.row(0)
+    return {run: created for run, (event, created) in times.items() if event == as_of}
 
 
 def _tables(names: Collection[str]) -> list[Table]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -12,12 +12,14 @@ import numpy.typing as npt
 import polars as pl
 
 from reland_features.artifacts import content_id, write_atomically
-from reland_features.columns import RATIONALES, SEED_RATIONALE
+from reland_features.columns import RATIONALES, USER_MATCH_DETAIL, USER_RATIONALE, USER_SEED_MATCH
 from reland_features.curation.decisions import DECISIONS, Decision, read_decisions
 
 FILE = "curation.json"
 """File in a pool's folder; a pool without decisions has none."""
 
+_STAMPS = ("pool_version", "event_timestamp", "created_timestamp")
+_EMPTY = {"seed_user_ids": [], "seed_weights": [], "is_cold_start": False}  # what is never null, without a match
 _SAID = {"edit": "edited", "regenerate": "asked again", "block": "blocked"}
 
 
@@ -140,15 +142,37 @@ class Curation:
         )
         if not self.blocked or not marked.height:
             return marked
-        stamps = ("pool_version", "event_timestamp", "created_timestamp")
-        covers = pl.DataFrame({"seed_user_id": sorted(self.blocked)}).with_columns(
-            [
-                pl.lit(marked[name][0] if name in stamps else None).cast(marked.schema[name]).alias(name)
-                for name in SEED_RATIONALE.names
-                if name != "seed_user_id"
-            ]
-        )
-        return pl.concat([marked, covers.select(marked.columns)]).sort("seed_user_id")
+        covers = _covers(marked, "seed_user_id", sorted(self.blocked))
+        return pl.concat([marked, covers]).sort("seed_user_id")
+
+
+def cover_users(frames: Mapping[str, pl.DataFrame], users: Sequence[str]) -> dict[str, pl.DataFrame]:
+    """Give users that are not in a run rows without a rationale, as users without a match have.
+
+    Parameters
+    ----------
+    frames : mapping of str to polars.DataFrame
+        Feature tables of the run; those that say what a user inherits are extended.
+    users : sequence of str
+        Users who left the tables while their newest row names a seed that is blocked now: it would be served for
+        ever. All others who left keep their last row, which is still true of the behaviour up to its timestamp.
+    """
+    here = set(frames[USER_RATIONALE.name]["user_id"])
+    gone = [user for user in users if user not in here]
+    tables = [table.name for table in (USER_RATIONALE, USER_SEED_MATCH, USER_MATCH_DETAIL) if table.name in frames]
+    covered = {name: pl.concat([frames[name], _covers(frames[name], "user_id", gone)]) for name in tables}
+    return {**frames, **covered}
+
+
+def _covers(frame: pl.DataFrame, key: str, ids: Sequence[str]) -> pl.DataFrame:
+    """Return rows without content, stamped as the rows of a frame."""
+    empty = {name: _EMPTY.get(name) for name in frame.columns} | frame.select(_STAMPS).row(0, named=True)
+    rest = pl.DataFrame([empty], schema=frame.schema).drop(key)
+    return (
+        pl.DataFrame({key: ids}, schema={key: pl.String})
+        .join(rest, how="cross", maintain_order="left")
+        .select(frame.columns)
+    )
 
 
 def mark(decision: Decision) -> str:

@@ -16,7 +16,7 @@ from reland_features.curation.words import Words
 from reland_features.errors import CheckError, PoolError
 from reland_features.finished_pool import FinishedPool
 from reland_features.project import Project
-from reland_features.prompts import Catalogue, PromptTemplate
+from reland_features.prompts import Catalogue, PromptTemplate, rationale_text
 from reland_features.seed_requests import banned_titles
 
 
@@ -95,7 +95,8 @@ class Desk:
         words : Words
             Categories and titles are recorded as the catalogue has them; other spellings of one are found.
         force : bool
-            Take the words as they are. Empty ones are never taken.
+            Take the words as they are. Words without anything to embed (`rationales.embed`) are never taken: no pool
+            could be built with them.
 
         Raises
         ------
@@ -103,10 +104,23 @@ class Desk:
             One problem for each name that the catalogue does not have or the history holds, and for what is missing.
         """
         row = self.generated(seed)
+        embed = self.project.config.rationales.embed
         if not force:
-            words = self._checked(seed, words, has_step2=bool(self.words(seed).items))
+            # As of an answer: a rationale has both steps, unless Step 1 alone is embedded and it had that alone.
+            words = self._checked(seed, words, has_step2=embed != "summary" or bool(self.words(seed).items))
         if not words.summary.strip():
             raise CheckError([PoolError("a rationale without a summary", where=seed, hint="--summary TEXT")])
+        if not rationale_text(embed, words.summary, words.categories, words.items).strip():
+            raise CheckError(
+                [
+                    PoolError(
+                        "nothing of this rationale would be embedded",
+                        where=seed,
+                        got=f"rationales.embed = {embed!r}, neither categories nor items",
+                        hint="--categories NAME --items TITLE",
+                    )
+                ]
+            )
         return self.record(seed, "edit", author, reason, words, replaces=row["ledger_key"])
 
     def record(
@@ -143,7 +157,6 @@ class Desk:
         items = [_title(name, catalogue, banned, problems) for name in words.items]
         if not any(character.isalpha() for character in words.summary):
             problems.append(PoolError("there is no Step 1 sentence", where="summary", got=repr(words.summary)))
-        # As of an answer: a rationale has both steps, unless it had Step 1 alone before (`rationales.embed`).
         if (has_step2 or words.categories) and not words.items:
             problems.append(PoolError("no title is recommended", where="items", hint="--items TITLE"))
         if (has_step2 or words.items) and not words.categories and catalogue.categories:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from itertools import count
+from typing import Any
 
 import numpy as np
 import polars as pl
 
+from reland_features import live_pool, publishing
 from reland_features.artifacts import Draft
 from reland_features.columns import USER_MATCH_DETAIL
-from reland_features.curation import Curation
+from reland_features.curation import Curation, cover_users
 from reland_features.errors import FeatureStoreError
 from reland_features.project import Project
 from reland_features.stages.base import Outcome, Progress, folder_id, now, read_vectors, run_stage, text_encoder
@@ -87,7 +90,6 @@ def match(project: Project, marts: Outcome, encoded: Outcome, pool: Outcome, pro
     def work(draft: Draft) -> tuple[int, int]:
         from reland_features import matching
         from reland_features import pool as pools
-        from reland_features.index import ExactIndex, MilvusIndex
 
         mart = pl.read_parquet(marts.artifact.table("users"), columns=["user_id", "profile", "interaction_count"])
         users = mart["user_id"]
@@ -102,9 +104,7 @@ def match(project: Project, marts: Outcome, encoded: Outcome, pool: Outcome, pro
             vectors = started.vectors
             started.user_ids.to_frame().write_parquet(draft.table(COLD_START_USERS))
             draft.facts["cold_start"] = started.facts
-        index = (
-            ExactIndex() if settings.matcher == "exact" else MilvusIndex(project.pool_uri, milvus.token, milvus.index)
-        )
+        index = live_pool.open_index(project)
         try:
             pools.install(reasoning_pool, index, milvus.collection_prefix)
             matches = matching.match_users(
@@ -117,7 +117,7 @@ def match(project: Project, marts: Outcome, encoded: Outcome, pool: Outcome, pro
                 batch_size=settings.batch_size,
                 on_progress=progress,
             )
-            pools.promote(reasoning_pool.pool_version, index, milvus.collection_prefix)
+            live_pool.make_live(project, reasoning_pool, index)
         finally:
             index.close()
         matches.write_parquet(draft.table("matches"))
@@ -125,7 +125,7 @@ def match(project: Project, marts: Outcome, encoded: Outcome, pool: Outcome, pro
         draft.facts |= {"users": len(users), "matched": matched}
         return len(users), matched
 
-    return run_stage(
+    outcome = run_stage(
         project,
         "match",
         "matches",
@@ -141,6 +141,9 @@ def match(project: Project, marts: Outcome, encoded: Outcome, pool: Outcome, pro
         inputs=[marts.artifact.id, encoded.artifact.id, pool.artifact.id],
         work=work,
     )
+    if outcome.cached:
+        live_pool.keep_live(project, pool.artifact)
+    return outcome
 
 
 def publish(
@@ -167,7 +170,7 @@ def publish(
             items=items,
             item_text_embeddings=encoder.encode(features.item_text(items)),
             as_of=matches.as_of,
-            created_at=now(),
+            created_at=publishing.creation_time(project.features, matches.as_of, now()),
             # Once there, the table goes on with every run: the newest row of a user must be of the newest run.
             match_detail=is_detailed or (project.features / USER_MATCH_DETAIL.name).is_dir(),
             cold_start=pl.read_parquet(cold)["user_id"].to_list() if cold.is_file() else (),
@@ -175,7 +178,9 @@ def publish(
         )
         curation = Curation.read(pool.artifact.path)
         frames["seed_rationale"] = curation.publishable(frames["seed_rationale"])
-        paths = features.publish(frames, project.features, draft.id)
+        if curation.blocked:
+            frames = cover_users(frames, publishing.users_of(project.features, curation.blocked, without=draft.id))
+        paths = publishing.publish(frames, project.features, draft.id)
         draft.facts |= {
             "run_id": draft.id,
             "pool_version": version,
@@ -183,15 +188,19 @@ def publish(
         }
         return matches.rows_in, frames["user_rationale"].height
 
-    outcome = run_stage(
-        project,
-        "publish",
-        "features",
-        as_of=matches.as_of,
-        config={"text_encoder_id": encoder.encoder_id, **mixing},
-        inputs=[marts.artifact.id, seeds.artifact.id, pool.artifact.id, matches.artifact.id],
-        work=work,
-    )
+    config: dict[str, Any] = {"text_encoder_id": encoder.encoder_id, **mixing}
+    inputs = [marts.artifact.id, seeds.artifact.id, pool.artifact.id, matches.artifact.id]
+    for again in count():
+        # Feast takes the last created rows, and published ones are never edited: where a later run hides these, as
+        # after going back to an earlier configuration, they are published once more. Without that the id is plain.
+        named = config | ({"again": again} if again else {})
+        run_id = project.artifacts.id_of("features", matches.as_of, named, inputs)
+        if publishing.is_hidden(project.features, run_id, matches.as_of):
+            continue
+        outcome = run_stage(project, "publish", "features", as_of=matches.as_of, config=named, inputs=inputs, work=work)
+        # What a kill left staged has its old timestamp when it is published at last.
+        if outcome.cached or not publishing.is_hidden(project.features, run_id, matches.as_of):
+            break
     project.set_current(
         {
             "marts": str(marts.artifact.path.relative_to(project.root)),

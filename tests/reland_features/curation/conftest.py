@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ from reland_features.columns import HOLDOUT, INTERACTIONS, ITEMS, USER_HISTORIES
 from reland_features.project import Project
 from reland_features.stages import serving
 
+REPOSITORY = Path(__file__).resolve().parents[3] / "feature_repo"
 AS_OF = datetime(2024, 3, 1, 12)
 GENRES = ("Drama", "Comedy", "Western", "Crime", "Horror")
 SETTINGS = """
@@ -73,7 +75,7 @@ class Toy:
 
     def build(self, *settings: str) -> dict[str, stages.Outcome]:
         project, quiet = self.open(*settings), lambda done, total: None
-        marts = stages.Outcome("prepare", project.artifacts.all("marts")[0], cached=True)
+        marts = stages.Outcome("prepare", project.artifacts.all("marts")[-1], cached=True)
         o = {"prepare": marts, "encode": stages.encode(project, marts, quiet)}
         o["sample"] = stages.sample(project, marts, o["encode"], quiet)
         o["generate"] = stages.generate(project, marts, o["sample"], quiet)
@@ -81,6 +83,31 @@ class Toy:
         o["match"] = stages.match(project, marts, o["encode"], o["pool"], quiet)
         o["publish"] = stages.publish(project, marts, o["sample"], o["pool"], o["match"], quiet)
         return o
+
+    def serve(self, outcomes: dict[str, stages.Outcome], *settings: str) -> stages.Outcome:
+        """Materialize into a copy of the project's Feast repository."""
+        if not (self.root / "feature_repo").exists():
+            shutil.copytree(
+                REPOSITORY, self.root / "feature_repo", ignore=shutil.ignore_patterns("data", "__pycache__")
+            )
+        return stages.serve(self.open(*settings), outcomes["publish"], lambda done, total: None)
+
+    def leave(self, user: str) -> None:
+        """Take a user out of the tables; what `build` makes from then on knows nothing of it."""
+        store = self.open().artifacts
+        before = store.all("marts")[-1]
+        later = datetime.fromisoformat(before.manifest["created_at"]) + timedelta(hours=1)
+        with store.create("marts", f"{before.id}-without-{user}", created_at=later, config={}, inputs=[]) as draft:
+            for path in before.path.glob("*.parquet"):
+                table = pl.read_parquet(path)
+                kept = table.filter(pl.col("user_id") != user) if "user_id" in table.columns else table
+                kept.write_parquet(draft.table(path.stem))
+            draft.facts |= {name: before.manifest[name] for name in ("as_of", "rows_in", "rows_out", "seconds")}
+
+    def newest(self, table: str) -> pl.DataFrame:
+        """Of every key the row that Feast takes: the newest by event timestamp, then by created timestamp."""
+        rows = pl.read_parquet(self.root / "features" / table / "*.parquet")
+        return rows.sort("event_timestamp", "created_timestamp").unique(rows.columns[0], keep="last").sort(pl.nth(0))
 
     def published(self, outcomes: dict[str, stages.Outcome], table: str) -> pl.DataFrame:
         return pl.read_parquet(self.root / "features" / table / f"{outcomes['publish'].artifact.id}.parquet")

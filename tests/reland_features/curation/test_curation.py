@@ -166,6 +166,23 @@ def test_an_edit_is_checked_as_an_answer_is_and_force_takes_it(toy):
     )
 
 
+def test_an_unusable_answer_is_not_edited_into_one_that_no_pool_can_be_built_from(toy):
+    lax = ("rationales.max_failed_fraction=0.9", "rationales.options.outcomes=['invalid','ok']")
+    made = toy.build(*lax)
+    generated = pl.read_parquet(made["generate"].artifact.table("rationales"))
+    seed = generated.filter(status="invalid")["seed_user_id"][0]
+    desk = Desk.of(toy.open(*lax))
+    with pytest.raises(CheckError) as caught:
+        desk.edit(seed, Words("Likes calm films."), "ann")
+    assert [problem.what for problem in caught.value.problems] == [
+        "no title is recommended",
+        "no category is recommended",
+    ]
+    with pytest.raises(CheckError, match="nothing of this rationale would be embedded"):
+        desk.edit(seed, Words("Likes calm films."), "ann", force=True)
+    assert read_decisions(toy.root / ".reland" / DECISIONS) == ()
+
+
 def test_other_spellings_of_a_name_are_recorded_as_the_catalogue_has_them(toy):
     toy.build()
     seed = Desk.of(toy.open()).finished.pool.frame["seed_user_id"][0]
