@@ -14,6 +14,8 @@ from reland_features.config import Config
 from reland_features.errors import ConfigError, TableError
 from reland_features.source_tables import SourceTable, files_of, is_file, missing_file, read_sql, unreadable
 
+_OFFSET = ":[0-9.]+ *([Zz]|[+-][0-9]{2}(:?[0-9]{2})?)$"  # as in dbt's `to_utc`: other zones are not read
+
 
 class Database(Protocol):
     """What runs the check's queries."""
@@ -28,7 +30,7 @@ class Database(Protocol):
         """Render SQL for a UTC timestamp out of microseconds since 1970."""
 
     def parse(self, text: str) -> str:
-        """Render SQL for a timestamp out of text, null where it is none."""
+        """Render SQL for a UTC timestamp out of text, null where it is none or dbt would drop its zone."""
 
     def parse_number(self, text: str) -> str:
         """Render SQL for a number out of text, null where it is none."""
@@ -112,7 +114,9 @@ class _DuckDB:
         return f"make_timestamp({microseconds})"
 
     def parse(self, text: str) -> str:
-        return f"cast(try_cast({text} as timestamptz) at time zone 'UTC' as timestamp)"
+        # The cast to timestamp, by which dbt reads what ends in no offset, drops the name of a zone.
+        utc = f"cast(try_cast({text} as timestamptz) at time zone 'UTC' as timestamp)"
+        return f"case when {text} ~ '{_OFFSET}' or {utc} = try_cast({text} as timestamp) then {utc} end"
 
     def parse_number(self, text: str) -> str:
         return f"try_cast({text} as decimal(38, 6))"
@@ -151,9 +155,13 @@ class _Postgres:
         return f"timestamp '1970-01-01 00:00:00' + ({microseconds}) * interval '1 microsecond'"
 
     def parse(self, text: str) -> str:
-        # PostgreSQL 15 has no cast that fails softly: what does not look like ISO 8601 is no time.
-        iso = f"{text} ~ '^[0-9]{{4}}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])([T ][0-2][0-9]:[0-5][0-9]|$)'"
-        return f"case when {iso} then cast(cast({text} as timestamptz) at time zone 'UTC' as timestamp) end"
+        # PostgreSQL 15 has no cast that fails softly: what does not look like ISO 8601 is no time. Nor is what ends
+        # in the name of a zone, which dbt's cast to timestamp would drop, unless it is UTC's.
+        ending = "( *(UTC|GMT|AM|PM|Z|[+-][0-9]{2}(:?[0-9]{2})?))?"
+        clock = f"[T ][0-2][0-9]:[0-5][0-9][0-9:.]*{ending}"
+        iso = f"{text} ~* '^[0-9]{{4}}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])({clock})?$'"
+        utc = f"cast(cast({text} as timestamptz) at time zone 'UTC' as timestamp)"
+        return f"case when {iso} then case when {text} ~ '{_OFFSET}' then {utc} else cast({text} as timestamp) end end"
 
     def parse_number(self, text: str) -> str:
         return f"case when {text} ~ '^-?[0-9]+([.][0-9]*)?$' then cast({text} as decimal(38, 6)) end"

@@ -6,7 +6,7 @@ import re
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 
 class Section(BaseModel):
@@ -188,7 +188,8 @@ class Rationales(Section):
     `prompt` is a domain (movies, products, generic) or a path to a TOML file. `options` are the
     engine's own (see engines/hf.py, openai.py and vllm.py). Prices are per million tokens.
     `examples` of the prompt's own are shown before the user's history (few-shot); see `Condense` for Step 0.
-    `max_tokens` bounds one answer; `max_requests`, `max_total_tokens` and `max_cost` are the budget of all calls.
+    `max_tokens` bounds one answer; `max_requests`, `max_total_tokens` and `max_cost` are the budget of all calls,
+    `max_cost` by the prices given.
     `adapter` is the id of an adapter that `reland tune` made for this model (engine hf).
     A table `ray` spreads the engine over workers.
     With the engine `imported` nothing is asked: `model` names the texts of `reland rationales import`.
@@ -210,14 +211,26 @@ class Rationales(Section):
     max_tokens: int = Field(256, ge=16)
     max_requests: int | None = Field(None, ge=1)
     max_total_tokens: int | None = Field(None, ge=1)
-    max_cost: float | None = Field(None, gt=0)
     prompt_price: float = Field(0.0, ge=0)
     completion_price: float = Field(0.0, ge=0)
+    max_cost: float | None = Field(None, gt=0)
     max_failed_fraction: float = Field(0.05, ge=0, le=1)
     max_attempts: int = Field(3, ge=1)
     embed: Literal["recommendations", "summary", "both"] = "recommendations"
     options: dict[str, Any] = {}
     ray: Ray | None = None
+
+    @field_validator("max_cost")
+    @classmethod
+    def _priced(cls, value: float | None, info: ValidationInfo) -> float | None:
+        """Refuse a limit that bounds nothing; a price that is wrong itself is not in `info.data`."""
+        prices = ("prompt_price", "completion_price")  # fields above this one: they are read before it
+        if value is not None and not any(info.data.get(name, 1.0) for name in prices):
+            raise ValueError(
+                "a price above 0 beside it, or all calls cost 0: set rationales.prompt_price or "
+                "rationales.completion_price (per million tokens), or limit rationales.max_total_tokens instead"
+            )
+        return value
 
 
 class Tuning(Section):

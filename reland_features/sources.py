@@ -13,8 +13,10 @@ from reland_features.databases import Database, open_database
 from reland_features.errors import RelandError, TableError
 from reland_features.source_columns import check_columns, mapped_columns
 from reland_features.source_tables import SourceTable, common_separator, discover_columns, locations, quoted, source_ids
+from reland_features.source_times import TIMES, SourceTimes
 
-_TIMES = "ISO 8601, such as 2024-06-28 21:08:16, or epoch s, ms, µs or ns"
+# Which id of another table must be met in the interactions, and how its error puts it.
+_MEETING = {"items": ("item_id", "with an item"), "users": ("user_id", "by a user")}
 __all__ = ["check_sources", "common_separator", "discover_columns", "source_ids"]
 
 
@@ -60,14 +62,17 @@ class _Check:
             if not wrong:
                 usable[name] = table
             problems += wrong
+        filled: dict[str, SourceTable] = {}
         for name, table in usable.items():
             rows = self._one(f"select count(*) from {table.sql}")[0]
             if rows == 0:
                 problems.append(TableError(f"the {name} table is empty", where=table.where, got="0 rows"))
             else:
+                filled[name] = table
                 problems += getattr(self, f"_{name}")(table)
-        if {"interactions", "items"} <= set(usable) and not problems:
-            problems += self._overlap(usable["interactions"], usable["items"])
+        for other in _MEETING:
+            if {"interactions", other} <= set(filled):
+                problems += self._overlap(filled["interactions"], filled[other])
         return problems
 
     def _mapping(self, name: str) -> dict[str, str]:
@@ -75,28 +80,6 @@ class _Check:
 
     def _one(self, sql: str) -> tuple[Any, ...]:
         return self.database.query(sql)[0]
-
-    def _time(self, table: SourceTable, column: str) -> str:
-        """SQL of a column as UTC timestamp, null where it is none."""
-        kind, name = table.kind(column), quoted(column)
-        if kind == "zoned":
-            return f"cast({name} at time zone 'UTC' as timestamp)"
-        if kind in ("timestamp", "date"):
-            return f"cast({name} as timestamp)"
-        text = f"trim(cast({name} as text))"
-        number = f"cast({name} as decimal(38, 6))" if kind != "text" else self.database.parse_number(text)
-        micros = (
-            f"case when abs({number}) < 1e11 then cast({number} * 1000000 as bigint)"
-            f" when abs({number}) < 1e14 then cast({number} * 1000 as bigint)"
-            f" when abs({number}) < 1e17 then cast({number} as bigint)"
-            f" else cast(floor({number} / 1000) as bigint) end"
-        )
-        if kind != "text":
-            return self.database.timestamp(micros)
-        return (
-            f"case when {text} ~ '^-?[0-9]{{5,}}([.][0-9]*)?$' then {self.database.timestamp(micros)} "
-            f"else {self.database.parse(text)} end"
-        )
 
     def _nulls(self, table: SourceTable, *roles: str) -> list[RelandError]:
         mapping = self._mapping(table.name)
@@ -114,7 +97,13 @@ class _Check:
         ]
 
     def _unreadable(
-        self, table: SourceTable, column: str, parsed: str, expected: str, written: str = ""
+        self,
+        table: SourceTable,
+        column: str,
+        parsed: str,
+        expected: str,
+        written: str = "",
+        hint: str = "mend these values, or map another column",
     ) -> list[RelandError]:
         bad = f"from {table.sql} where {quoted(column)} is not null and {parsed} is null"
         count, example = self._one(f"select count(*), min(cast({quoted(column)} as text)) {bad}")
@@ -126,7 +115,7 @@ class _Check:
                 where=table.where,
                 got=f"{count:,} rows, for example {example!r}",
                 expected=written,
-                hint="mend these values, or map another column",
+                hint=hint,
             )
         ]
 
@@ -161,34 +150,23 @@ class _Check:
         problems = self._nulls(table, "user_id", "item_id", "interacted_at", "order")
         problems += self._numbers(table, "order", "weight")
         if columns.interacted_at:
-            time = self._time(table, columns.interacted_at)
-            unreadable = self._unreadable(table, columns.interacted_at, time, "times", _TIMES)
-            problems += unreadable or self._future(table, columns.interacted_at, time)
+            time, wrong = self._times(table, columns.interacted_at)
+            problems += wrong
         elif not problems and columns.order:
             order = f"cast({quoted(columns.order)} as decimal(38, 6))"
             time = self.database.timestamp(f"cast((946684800 + {order}) * 1000000 as bigint)")
         else:
             time = ""
-        if time:
-            problems += self._window(table, time)
-        return problems + self._user_count(table)
+        return problems + self._window(table, time) + self._user_count(table)
 
-    def _future(self, table: SourceTable, column: str, time: str) -> list[RelandError]:
-        times = f"(select {time} as t from {table.sql}) as times"
-        count, latest = self._one(f"select count(*), max(t) from {times} where t > timestamp '{self.now}'")
-        if not count:
-            return []
-        number = table.kind(column) in ("integer", "number", "text")
-        reading = "; numbers are read as epoch s, ms, µs or ns by their size: is the unit another?" if number else ""
-        return [
-            TableError(
-                f"column {column!r} of the {table.name} table lies in the future",
-                where=table.where,
-                got=f"{count:,} rows, the latest {latest}",
-                expected=f"nothing after {self.now} UTC",
-                hint=f"mend these rows{reading}",
-            )
-        ]
+    def _times(self, table: SourceTable, column: str) -> tuple[str, list[RelandError]]:
+        """Return a column's times as SQL, none where they are not the ones that were meant, and its problems."""
+        times = SourceTimes(self.database, table, column)
+        advice = "mend these values (a zone by its offset, such as +02:00, not its name), or map another column"
+        if unreadable := self._unreadable(table, column, times.sql, "times", TIMES, advice):
+            return times.sql, unreadable
+        misread = times.misread()
+        return ("", [*misread]) if misread else (times.sql, [*times.future(self.now)])
 
     def _window(self, table: SourceTable, time: str) -> list[RelandError]:
         data = self.config.data
@@ -199,6 +177,8 @@ class _Check:
             problems.append(
                 TableError("data.as_of lies in the future", got=data.as_of, expected=f"at most {self.now} UTC")
             )
+        if not time:
+            return problems
         start = f" and t > timestamp '{data.as_of - timedelta(days=data.window_days)}'" if data.window_days else ""
         inside, first, last = self._one(
             f"select sum(case when t <= timestamp '{data.as_of}'{start} then 1 else 0 end), min(t), max(t) "
@@ -284,29 +264,27 @@ class _Check:
         return self._nulls(table, "user_id") + self._unique(table, "user_id")
 
     def _impressions(self, table: SourceTable) -> list[RelandError]:
-        column = self.config.data.columns.impressions.shown_at
-        time = self._time(table, column)
-        problems = self._nulls(table, "user_id", "item_id", "shown_at", "is_clicked")
-        return problems + (self._unreadable(table, column, time, "times", _TIMES) or self._future(table, column, time))
+        _, wrong = self._times(table, self.config.data.columns.impressions.shown_at)
+        return self._nulls(table, "user_id", "item_id", "shown_at", "is_clicked") + wrong
 
-    def _overlap(self, interactions: SourceTable, items: SourceTable) -> list[RelandError]:
-        left, right = (quoted(self._mapping(table.name)["item_id"]) for table in (interactions, items))
-        known = self._one(
-            f"select count(*) from {interactions.sql} where cast({left} as text) in "
-            f"(select cast({right} as text) from {items.sql})"
-        )[0]
-        if known:
+    def _overlap(self, interactions: SourceTable, other: SourceTable) -> list[RelandError]:
+        """Find ids that do not meet at all; where some do, the others are items to leave out, or users without events.
+
+        Ids meet as text, as they do in dbt.
+        """
+        role, words = _MEETING[other.name]
+        left, right = (f"cast({quoted(self._mapping(t.name)[role])} as text)" for t in (interactions, other))
+        ours, theirs = f"from {interactions.sql} where {left}", f"from {other.sql} where {right}"
+        (known,) = self._one(f"select count(*) {ours} in (select {right} {theirs} is not null)")
+        examples = [self._one(f"select min({c}) {rows} is not null")[0] for c, rows in ((left, ours), (right, theirs))]
+        if known or None in examples:  # nulls alone are a problem of their own
             return []
-        examples = [
-            self._one(f"select cast({c} as text) from {t.sql} limit 1")[0]
-            for t, c in ((interactions, left), (items, right))
-        ]
         return [
             TableError(
-                "no interaction is with an item of the items table",
-                where=f"{interactions.where}, {items.where}",
-                got=f"item ids like {examples[0]!r} and like {examples[1]!r}",
-                expected="the same ids in both",
-                hint="check data.columns.interactions.item_id and data.columns.items.item_id",
+                f"no interaction is {words} of the {other.name} table",
+                where=f"{interactions.where}, {other.where}",
+                got=f"{role.removesuffix('_id')} ids like {examples[0]!r} and like {examples[1]!r}",
+                expected="the same ids in both, as text: 007 is not 7",
+                hint=f"check data.columns.interactions.{role} and data.columns.{other.name}.{role}",
             )
         ]

@@ -18,8 +18,8 @@ errors columns process settings
 config artifacts templates column_names tuning/__init__ __init__ curation/decisions curation/words
 project retries interactions seed_tables skeleton weights crosses source_tables curation/curation
 demo/__init__ demo/tastes demo/download databases source_columns tuning/adapters curation/__init__
-demo/catalogue demo/draws mart_files sources
-demo/simulator prepare
+demo/catalogue demo/draws mart_files source_times
+demo/simulator prepare sources
 engines/base encoders/base engines/vocabulary prompts/text index/base
 engines/chat engines/constraint engines/packed engines/structured encoders/training prompts/catalogue
 prompts/schema prompts/grounding prompts/condensing
@@ -29,7 +29,7 @@ prompts/template
 encoders/__init__ engines/__init__ prompts/__init__ index/__init__ seeds ledger text_encoder init profiles
 fused_rationales cold_start seed_curve seed_requests usage_counters pool demo_project publishing
 rationale_file tuning/examples
-rounds matching imported_texts tuning/tokens finished_pool quality/bootstrap
+rounds matching imported_texts tuning/tokens finished_pool live_pool quality/bootstrap
 rationales features seed_tokens feature_store tuning/lora tuning/measures review/base quality/samples
 curation/editing
 feast estimates ledger_view report/facts review/grounding review/content review/language review/duplicates

@@ -12,11 +12,14 @@ import numpy as np
 import polars as pl
 
 from reland_features.artifacts import Artifact, Draft, content_id, file_id
-from reland_features.columns import MARTS
+from reland_features.columns import IMPRESSIONS, MARTS
+from reland_features.config import Rationales
 from reland_features.engines.base import Engine
 from reland_features.errors import CheckError, ConfigError
+from reland_features.ledger import Ledger
 from reland_features.project import Project
 from reland_features.retries import note_retry, retries_of
+from reland_features.rounds import too_many_failures
 from reland_features.stages.base import (
     Outcome,
     Progress,
@@ -74,7 +77,9 @@ def prepare(project: Project, progress: Progress) -> Outcome:
     shutil.rmtree(incoming, ignore_errors=True)
     incoming.mkdir(parents=True)
     rows, facts = build(incoming)
-    inputs = [f"{table.name}:{file_id(incoming / f'{table.name}.parquet')}" for table in MARTS]
+    # Impressions are optional: without them the id is that of the other marts.
+    built = [*MARTS, IMPRESSIONS] if IMPRESSIONS.name in rows else MARTS
+    inputs = [f"{table.name}:{file_id(incoming / f'{table.name}.parquet')}" for table in built]
 
     def move(draft: Draft) -> tuple[int, int]:
         for file in incoming.iterdir():
@@ -173,7 +178,6 @@ def generate(
     With `retry_failed` finished rationales of which some failed or are invalid are made anew: those seeds are asked
     again, and from then on the new rationales take the place of the old ones.
     """
-    from reland_features.ledger import Ledger
     from reland_features.prompts import PromptTemplate
     from reland_features.rationales import generate as write_rationales
     from reland_features.seed_tables import SeedTables
@@ -220,13 +224,27 @@ def generate(
             if not is_imported:
                 ledger.set_prices(engine.engine_id, settings.prompt_price, settings.completion_price)
             try:
-                return run_stage(
+                outcome = run_stage(
                     project, "generate", "rationales", as_of=seeds.as_of, config=config, inputs=inputs, work=work
                 )
+                if outcome.cached:
+                    _check_failures(outcome.artifact, settings, ledger)
+                return outcome
             finally:
                 counters.write(ledger)
     finally:
         engine.close()
+
+
+def _check_failures(made: Artifact, settings: Rationales, ledger: Ledger) -> None:
+    """Hold finished rationales to the share of failures that is allowed now: more may have been when they were made."""
+    rows = pl.read_parquet(made.table("rationales"), columns=["status", "reason"])
+    reasons = rows.filter(pl.col("status") != "ok")["reason"].to_list()
+    if len(reasons) > settings.max_failed_fraction * rows.height:
+        error = too_many_failures(reasons, rows.height, settings, ledger)
+        if settings.engine != "imported":  # what is finished is not asked for again by itself
+            error.hint = "reland generate --retry-failed asks for these again; or raise rationales.max_failed_fraction"
+        raise error
 
 
 def generation(

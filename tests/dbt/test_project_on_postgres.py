@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from contextlib import closing
 
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from reland_features.columns import MARTS
+from reland_features.columns import IMPRESSIONS, MARTS
+from reland_features.databases import connect_postgres
 from reland_features.demo.simulator import simulate, write_world
 from reland_features.init import make_project
 from reland_features.pipeline import run
@@ -34,7 +36,7 @@ def loaded(postgres, tmp_path, monkeypatch):
         "users": "user_id text, age text, gender text, occupation text",
     }
     with connection, connection.cursor() as cursor:
-        cursor.execute("create schema shop")
+        cursor.execute("drop schema if exists shop cascade; create schema shop")
         for name, columns in types.items():
             names = [column.split()[0] for column in columns.split(", ")]
             frame = pl.read_parquet(tables[name])
@@ -61,3 +63,34 @@ def test_the_same_project_gives_the_same_marts(loaded):
         )
     again = run(Project.open(loaded, ["data.target=postgres", *there]), until="prepare").outcomes["prepare"]
     assert again.cached  # dbt ran, the content is the same, so the stages after it are not repeated
+
+
+def test_other_impressions_make_other_marts(loaded, postgres):
+    there = [f"data.{name}=shop.{name}" for name in ("interactions", "items", "users")]
+
+    def prepare(*more):
+        project = Project.open(loaded, ["data.target=postgres", *there, *more])
+        outcome = run(project, until="prepare").outcomes["prepare"]
+        named = {text.partition(":")[0] for text in outcome.artifact.manifest["inputs"]}
+        return outcome, named
+
+    without, named = prepare()
+    assert named == {table.name for table in MARTS}  # so ids from before there were impressions stay
+    with closing(connect_postgres()) as connection:
+
+        def execute(sql):
+            with connection, connection.cursor() as cursor:
+                cursor.execute(sql)
+
+        execute(
+            "create table shop.impressions as "
+            "select user_id, item_id, timestamp as shown_at, true as is_clicked from shop.interactions limit 100"
+        )
+        shown, named = prepare("data.impressions=shop.impressions")
+        assert named == {table.name for table in (*MARTS, IMPRESSIONS)}
+        assert prepare("data.impressions=shop.impressions")[0].cached
+        execute("update shop.impressions set is_clicked = false")
+        changed, _ = prepare("data.impressions=shop.impressions")
+    assert not changed.cached
+    assert len({outcome.artifact.id for outcome in (without, shown, changed)}) == 3
+    assert not pl.read_parquet(changed.artifact.table("impressions"))["is_clicked"].any()

@@ -66,3 +66,18 @@ def test_interactions_need_a_time_or_an_order():
     with pytest.raises(CheckError, match="1 problem found") as caught:
         parse({"data": {"interactions": "a", "items": "b", "columns": {"interactions": {"user_id": "u"}}}})
     assert "time column" in str(caught.value)
+
+
+def test_a_cost_limit_needs_a_price(project):
+    for prices in ([], ["rationales.prompt_price=0", "rationales.completion_price=0.0"]):
+        with pytest.raises(CheckError, match="1 problem found") as caught:
+            load(project, ["rationales.max_cost=20", *prices])
+        (problem,) = caught.value.problems
+        assert problem.what == "configuration key 'rationales.max_cost' is wrong"
+        assert problem.got == "20"
+        assert "rationales.prompt_price or rationales.completion_price" in problem.expected
+    for price in ("prompt_price", "completion_price"):
+        assert load(project, ["rationales.max_cost=20", f"rationales.{price}=0.1"]).rationales.max_cost == 20
+    with pytest.raises(CheckError, match="1 problem found") as caught:  # one cause, one problem
+        load(project, ["rationales.max_cost=20", "rationales.prompt_price=-1"])
+    assert "'rationales.prompt_price' is wrong" in str(caught.value)

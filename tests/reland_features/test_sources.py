@@ -189,6 +189,32 @@ def test_ids_that_do_not_meet(check):
     problem = only(check(items=ITEMS.with_columns(iid=pl.Series([1, 2]))))
     assert problem.what == "no interaction is with an item of the items table"
     assert problem.got == "item ids like 'x' and like '1'"
+    assert check(items=ITEMS[:1]) == []  # dbt counts and reports what is left out
+
+
+def test_users_that_do_not_meet(check):
+    numbered = EVENTS.with_columns(uid=pl.Series([1, 1, 7, 10]))
+    padded = USERS.with_columns(uid=pl.Series(["001", "007"]))
+    problem = only(check(events=numbered, users=padded))
+    assert problem.what == "no interaction is by a user of the users table"
+    assert problem.got == "user ids like '1' and like '001'"
+    assert "data.columns.users.user_id" in problem.hint
+    assert check(users=USERS.with_columns(uid=pl.Series(["c", "new"]))) == []  # users without events are welcome
+
+
+def test_a_column_of_nulls_is_one_problem(check):
+    empty = EVENTS.with_columns(uid=pl.lit(None, pl.String))
+    assert only(check(events=empty)).got == "4 rows without a value"
+
+
+def test_ids_that_do_not_meet_are_reported_with_all_else(check):
+    lost = [frame.with_columns(pl.format("-{}", pl.first()).alias(frame.columns[0])) for frame in (ITEMS, USERS)]
+    problems = check(items=lost[0], users=lost[1], seeds={"count": 10})
+    assert [p.what for p in problems] == [
+        "there are fewer users than seeds.count asks for",
+        "no interaction is with an item of the items table",
+        "no interaction is by a user of the users table",
+    ]
 
 
 def test_all_problems_at_once(check):

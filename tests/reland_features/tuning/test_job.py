@@ -44,6 +44,7 @@ max_history = 2
 categories = 1
 items = 1
 max_cost = 0.01
+prompt_price = 1000.0
 [rationales.options]
 dtype = "float32"
 device = "cpu"
