@@ -15,7 +15,7 @@ from reland_features.artifacts import Artifact, ArtifactStore, content_id
 from reland_features.config import Rationales
 from reland_features.engines.base import Completion, Request
 from reland_features.errors import ConfigError
-from reland_features.ledger import IMPORTED, Attempt, Ledger, request_key
+from reland_features.ledger import IMPORTED, Attempt, Ledger
 from reland_features.project import Project
 from reland_features.prompts import PromptTemplate
 from reland_features.rationale_file import read_rationale_file
@@ -164,7 +164,8 @@ def plan_imported(
 ) -> Plan:
     """Put the seeds' texts into the ledger, where `generate` finds them like any answer that was paid before.
 
-    Arguments and errors as for `rationales.generate`. A text is known by its import and user, not by a prompt.
+    Arguments and errors as for `rationales.generate`. A text is known by its user, its words and who wrote them, and
+    not by its import: what was decided about it holds when the file is brought in again with more texts.
     """
     catalogue = template.catalogue(tables.items)
     found = histories_of_seeds(tables, catalogue, settings.max_history)
@@ -176,7 +177,7 @@ def plan_imported(
             continue
         text, model = texts.usable[user]
         request = Request(({"role": "user", "content": user},), max_tokens=0)
-        key = request_key(texts.engine_id, request.messages, {}, request.max_tokens)
+        key = content_id([IMPORTED, user, text, model], length=32)
         asks.append(Ask(key, user, request, prompt_tokens=0))
         parameters = json.dumps({"model": model})
         attempts[key] = Attempt(

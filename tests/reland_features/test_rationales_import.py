@@ -17,6 +17,7 @@ from reland_features.artifacts import ArtifactStore
 from reland_features.check import check_parts
 from reland_features.cli import app
 from reland_features.config import Rationales
+from reland_features.curation.decisions import DECISIONS, Decision, record_decision
 from reland_features.demo.simulator import simulate, write_world
 from reland_features.encoders.base import BehaviorVectors
 from reland_features.errors import CheckError, ConfigError, TooManyFailuresError
@@ -317,6 +318,26 @@ def test_seeds_have_what_is_embedded_and_ids_follow_the_texts_and_what_is_read_o
     assert frame["items"].list.len().to_list() == [3] * 8
     changed = stages_of(project, use[0], f"rationales.model={import_into(project, '--model', 'other')['import']}")
     assert not {outcome.artifact.id for outcome in changed.values()} & set(ids[0].values())
+
+
+def test_an_edit_holds_when_the_file_is_brought_in_again_and_lapses_when_its_text_changed(project):
+    def pool(*rows: str) -> tuple[dict[str, str], pl.DataFrame]:
+        (project / "texts.jsonl").write_text("".join(f"{row}\n" for row in rows))
+        made = import_into(project, "--model", "gpt")
+        done = stages_of(project, "rationales.engine=imported", f"rationales.model={made['import']}")
+        frame = pl.read_parquet(done["pool"].artifact.table("reasoning_pool"))
+        keys = pl.read_parquet(done["generate"].artifact.table("rationales")).select("seed_user_id", "ledger_key")
+        return dict(frame.select("seed_user_id", "summary").iter_rows()), keys
+
+    rows = (project / "texts.jsonl").read_text().splitlines()
+    spare = next(row for row in rows if '"items"' not in row)  # Step 1 alone: no seed of these pools
+    _, keys = pool(*(row for row in rows if row != spare))
+    seed, key = keys.row(0)
+    words = {"summary": "Edited.", "categories": ("War",), "items": ("Film 39",)}
+    record_decision(project / ".reland" / DECISIONS, Decision(seed, "edit", "ann", "2026-01-01", "", key, **words))
+    assert pool(*rows)[0][seed] == "Edited."
+    changed = [row.replace(f"You are user {seed}.", "You changed.") for row in rows]
+    assert pool(*changed)[0][seed] == "You changed."
 
 
 def test_the_embedding_is_that_of_the_part_named(project):
