@@ -17,6 +17,7 @@ from reland_features.source_times import TIMES, SourceTimes
 
 # Which id of another table must be met in the interactions, and how its error puts it.
 _MEETING = {"items": ("item_id", "with an item"), "users": ("user_id", "by a user")}
+_FILL = "drop or fill these rows"
 __all__ = ["check_sources", "common_separator", "discover_columns", "source_ids"]
 
 
@@ -82,19 +83,26 @@ class _Check:
         return self.database.query(sql)[0]
 
     def _nulls(self, table: SourceTable, *roles: str) -> list[RelandError]:
+        """Find what has no value; an id of blanks is none, and would be one very active user."""
         mapping = self._mapping(table.name)
-        names = [mapping[role] for role in roles if role in mapping]
-        counts = self._one(f"select {', '.join(f'count(*) - count({quoted(n)})' for n in names)} from {table.sql}")
-        return [
-            TableError(
-                f"column {name!r} of the {table.name} table has nulls",
-                where=table.where,
-                got=f"{count:,} rows without a value",
-                hint="drop or fill these rows",
-            )
-            for name, count in zip(names, counts, strict=True)
-            if count
-        ]
+        problems: list[RelandError] = []
+        for role in roles:
+            if (name := mapping.get(role)) is None:
+                continue
+            text = f"cast({quoted(name)} as text)"
+            is_id = role.endswith("_id") and table.kind(name) == "text"
+            there = f"nullif(trim({text}), '')" if is_id else quoted(name)
+            padded = f"sum(case when {text} <> trim({text}) and trim({text}) <> '' then 1 else 0 end)" if is_id else "0"
+            missing, blanks = self._one(f"select count(*) - count({there}), {padded} from {table.sql}")
+            column = f"column {name!r} of the {table.name} table"
+            if missing:
+                got = f"{missing:,} rows without a value"
+                problems.append(TableError(f"{column} has nulls", where=table.where, got=got, hint=_FILL))
+            if blanks:
+                got = f"{blanks:,} rows; with and without blanks are two ids"
+                what = f"{column} has ids that begin or end with a blank"
+                problems.append(TableError(what, where=table.where, got=got, hint="trim them"))
+        return problems
 
     def _unreadable(
         self,

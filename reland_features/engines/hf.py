@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,9 @@ from reland_features.skeleton import Choice, Options
 from reland_features.weights import adapter_hash, dense, quiet, resolve
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+# oneDNN and its binding keep what they made for each shape they met, by default for a thousand: as many prompts have
+# as many lengths, and that came to 9 GB for a model of 0.3. Read when the first kernel is made.
+_KEPT_SHAPES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64", "LRU_CACHE_CAPACITY": "64"}
 _SHARED_PREFIX = 16  # tokens; a shorter common beginning is not worth a pass of its own
 
 
@@ -228,6 +232,8 @@ class HFEngine:
 
     @cached_property
     def _model(self) -> Any:
+        for name, count in _KEPT_SHAPES.items():
+            os.environ.setdefault(name, count)
         if self._threads:
             torch.set_num_threads(self._threads)
         model = self.load().eval().requires_grad_(False)

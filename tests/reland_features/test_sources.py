@@ -131,6 +131,25 @@ def test_nulls(check, column):
     assert problem.got == "1 rows without a value"
 
 
+def test_a_blank_id_is_none_and_a_padded_one_is_told(check):
+    problems = check(
+        events=EVENTS.with_columns(uid=pl.Series(["", "  ", "b ", "b"]), iid=pl.Series(["x", "y", "x", ""]))
+    )
+    assert [(problem.what, problem.got) for problem in problems] == [
+        ("column 'uid' of the interactions table has nulls", "2 rows without a value"),
+        (
+            "column 'uid' of the interactions table has ids that begin or end with a blank",
+            "1 rows; with and without blanks are two ids",
+        ),
+        ("column 'iid' of the interactions table has nulls", "1 rows without a value"),
+    ]
+    assert only(check(users=USERS.with_columns(uid=pl.Series(["a", " "])))).got == "1 rows without a value"
+    assert (
+        check(events=EVENTS.with_columns(uid=pl.Series([1, 1, 2, 3])), users=USERS.with_columns(uid=pl.Series([1, 2])))
+        == []
+    )
+
+
 def test_duplicate_items_and_users(check):
     twice = pl.concat([ITEMS, ITEMS[:1], ITEMS[:1]])
     problem = only(check(items=twice))

