@@ -56,4 +56,9 @@ def keep_live(project: Project, pool: Artifact) -> None:
 
 def _noted(project: Project, pool_version: str) -> dict[str, str]:
     settings = project.config.pool
-    return {"uri": settings.uri, "collection_prefix": settings.collection_prefix, "pool_version": pool_version}
+    return {
+        "uri": settings.uri,
+        "collection_prefix": settings.collection_prefix,
+        "index": settings.index,
+        "pool_version": pool_version,
+    }

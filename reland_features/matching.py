@@ -3,7 +3,7 @@
 The index proposes, full precision decides: the k + 1 best seeds of each user come from the index in
 float32, and where two of them are closer than float32 can tell apart, all seeds are compared in float64. So
 an exact index of any kind gives the same seed and similarity, bit by bit, and equal seeds are told
-apart by the lowest seed id.
+apart by the lowest seed id. All seeds are compared, too, where an approximate index found fewer than k.
 """
 
 from __future__ import annotations
@@ -119,14 +119,20 @@ class _Search:
         ids, cosines = self._index.search(self._collection, queries, self.k + 1)
         users = _unit(queries)
         best = np.array([[self._row(seed) for seed in found] for found in ids[:, : self.k]], dtype=np.int64)
-        close = np.flatnonzero((cosines[:, :-1] - cosines[:, 1:] <= _FLOAT32_CLOSE).any(axis=1))
-        if close.size:
-            best[close] = _exact_best(users[close], self._units, self.k)
+        # An approximate index looks at a part of the seeds, whatever k is: IVF_FLAT into some of its cells.
+        is_open = np.asarray((best < 0).any(axis=1))
+        cosines = cosines[~is_open]
+        is_open[~is_open] = (cosines[:, :-1] - cosines[:, 1:] <= _FLOAT32_CLOSE).any(axis=1)
+        if is_open.any():
+            best[is_open] = _exact_best(users[is_open], self._units, self.k)
         similarity = np.stack([np.einsum("ud,ud->u", users, self._units[rows]) for rows in best.T], axis=1)
         return best, np.clip(similarity, -1.0, 1.0).astype(np.float32)
 
     def _row(self, seed: str | None) -> int:
-        if seed is None or seed not in self._row_of:
+        """Return a seed's row in the pool, and -1 where the index found no further one."""
+        if seed is None:
+            return -1
+        if seed not in self._row_of:
             raise PoolError(
                 "the index does not hold this pool",
                 where=f"collection {self._collection}",

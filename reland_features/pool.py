@@ -206,11 +206,13 @@ def live_alias(prefix: str) -> str:
 def install(pool: ReasoningPool, index: VectorIndex, prefix: str) -> str:
     """Load the seed vectors into the pool version's collection, unless they are there; return its name.
 
-    A collection with another number of rows is not ours or not whole and is loaded again.
+    A collection of other seeds, vectors or another kind of index is loaded again: a pool version is a name, and the
+    server or file may have kept what another project, or this one before its artifacts were deleted, had under it.
     """
     collection = collection_name(prefix, pool.pool_version)
-    if index.size(collection) != pool.frame.height:
-        index.build(collection, pool.frame["seed_user_id"], pool.vectors)
+    seeds, vectors = pool.frame["seed_user_id"], pool.vectors
+    if not index.holds(collection, seeds, vectors):
+        index.build(collection, seeds, vectors)
     return collection
 
 

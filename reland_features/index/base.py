@@ -35,6 +35,10 @@ class VectorIndex(Protocol):
         """Return the number of rows, or None where there is no such collection."""
         ...
 
+    def holds(self, collection: str, ids: pl.Series, vectors: npt.NDArray[np.float32]) -> bool:
+        """Say whether a collection is what `build` would make of these rows now."""
+        ...
+
     def drop(self, collection: str) -> None:
         """Delete a collection, if it is there; refuse while an alias points to it."""
         ...

@@ -45,6 +45,14 @@ class ExactIndex:
         rows = self._collections.get(self._aliases.get(collection, collection))
         return None if rows is None else len(rows[0])
 
+    def holds(self, collection: str, ids: pl.Series, vectors: npt.NDArray[np.float32]) -> bool:
+        """Say whether a collection has exactly these rows."""
+        if collection not in self._collections:
+            return False
+        held_ids, held = self._collections[collection]
+        rows = unit(vectors, f"collection {collection}")
+        return held_ids.tolist() == ids.to_list() and np.array_equal(held, rows)
+
     def drop(self, collection: str) -> None:
         """Delete a collection, if it is there."""
         refuse_aliased(collection, [a for a, target in self._aliases.items() if target == collection])

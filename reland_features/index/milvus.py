@@ -4,9 +4,11 @@ What Milvus does that one would not expect, and what is done about it here:
 
 - A collection that a kill left half loaded looks like any other: it is loaded under another name and
   renamed when its rows are counted.
+- A collection does not tell its vectors or its index's parameters: a hash of what `build` made it from is
+  kept in its properties. One without that, or with another, is not what is asked for.
 - Rows that are not flushed have no index; a collection must be loaded again after a restart; without
   strong consistency a server answers from before the last insert.
-- Dropping a collection drops its aliases: `drop` refuses while there are any.
+- Dropping a collection drops its aliases: `drop` refuses while there are any, and `build` moves them first.
 - An empty `output_fields` returns every field, vectors included: the id is the primary key instead.
 - NaN and zero queries get an arbitrary answer: both are refused.
 - A Milvus Lite file belongs to one process: a second one gets `PoolInUseError` at once.
@@ -15,6 +17,7 @@ What Milvus does that one would not expect, and what is done about it here:
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import threading
 from collections.abc import Callable
@@ -25,11 +28,13 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from reland_features.artifacts import content_id
 from reland_features.errors import PoolError, PoolInUseError
 from reland_features.index.base import check_rows, check_sizes, missing, refuse_aliased, unit
 
 _INSERT_ROWS = 4096
 _STAGING = "__loading"
+_HOLDS = "reland.holds"  # the property that says what a collection was built from
 _ID, _VECTOR = "seed_user_id", "vector"
 _PARAMETERS: dict[str, Callable[[int], dict[str, Any]]] = {
     "FLAT": lambda n: {},
@@ -130,11 +135,15 @@ class MilvusIndex:
         rows = unit(vectors, f"collection {collection}")
         width = check_rows(collection, ids, rows)
         staging = collection + _STAGING
+        if self._aliases_of(staging):  # it was finished, and a kill came while it took the collection's place
+            self._replace(collection, staging)
         self._client.drop_collection(staging)
         schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
         schema.add_field(_ID, DataType.VARCHAR, is_primary=True, max_length=max(width, 64))
         schema.add_field(_VECTOR, DataType.FLOAT_VECTOR, dim=rows.shape[1])
-        self._client.create_collection(staging, schema=schema, consistency_level="Strong")
+        self._client.create_collection(
+            staging, schema=schema, consistency_level="Strong", properties={_HOLDS: self._content(ids, vectors)}
+        )
         for start in range(0, len(rows), _INSERT_ROWS):
             part = slice(start, start + _INSERT_ROWS)
             data = [{_ID: key, _VECTOR: row} for key, row in zip(ids[part], rows[part], strict=True)]
@@ -149,15 +158,7 @@ class MilvusIndex:
         self._client.load_collection(staging)
         if (count := self._count(staging)) != len(rows):
             raise PoolError("Milvus lost rows while loading", where=staging, got=count, expected=len(rows))
-        aliases = self._aliases_of(collection)
-        for alias in aliases:
-            self._client.drop_alias(alias)
-        self._client.drop_collection(collection)
-        self._client.rename_collection(staging, collection)
-        for alias in aliases:
-            self._client.create_alias(collection, alias)
-        for name in (collection, *aliases):
-            self._sizes.pop(name, None)
+        self._replace(collection, staging)
 
     def search(
         self, collection: str, queries: npt.NDArray[np.float32], k: int
@@ -189,6 +190,13 @@ class MilvusIndex:
             return None
         self._load(collection)
         return self._count(collection)
+
+    def holds(self, collection: str, ids: pl.Series, vectors: npt.NDArray[np.float32]) -> bool:
+        """Say whether a collection was built from these rows, for the index type that is configured now."""
+        if not self._client.has_collection(collection):
+            return False
+        properties = self._client.describe_collection(collection).get("properties") or {}
+        return properties.get(_HOLDS) == self._content(ids, vectors) and self.size(collection) == len(ids)
 
     def drop(self, collection: str) -> None:
         """Delete a collection, if it is there; refuse while an alias points to it."""
@@ -227,6 +235,20 @@ class MilvusIndex:
 
                     del _open[self._file]
                     server_manager_instance.release_server(self._file)
+
+    def _replace(self, collection: str, staging: str) -> None:
+        """Put a finished collection in another's place, its aliases first: at no moment does one point to nothing."""
+        for alias in self._aliases_of(collection):
+            self._client.alter_alias(staging, alias)
+        self._client.drop_collection(collection)
+        self._client.rename_collection(staging, collection)
+        self._sizes.clear()
+
+    def _content(self, ids: pl.Series, vectors: npt.NDArray[np.float32]) -> str:
+        values = np.ascontiguousarray(vectors, dtype=np.float32)
+        digest = hashlib.blake2b(values.tobytes(), digest_size=32).hexdigest()
+        index = [self._index, _PARAMETERS[self._index](len(values))]
+        return content_id([index, ids.to_list(), values.shape, digest], length=32)
 
     def _load(self, collection: str) -> None:
         """Load a collection, which a restart undoes, and count it; once is enough, as rows never change."""

@@ -80,6 +80,18 @@ def test_building_again_replaces_the_rows_and_keeps_aliases(index) -> None:
     assert index.alias("live") == "seeds"
 
 
+def test_a_collection_holds_the_rows_it_was_built_from_and_no_others(index) -> None:
+    ids, vectors = rows(10)
+    assert not index.holds("seeds", ids, vectors)
+    index.build("seeds", ids, vectors)
+    assert index.holds("seeds", ids, vectors)
+    assert not index.holds("seeds", ids, rows(10, seed=1)[1])
+    assert not index.holds("seeds", ids.reverse(), vectors)
+    assert not index.holds("seeds", ids[:9], vectors[:9])
+    index.build("seeds", ids, rows(10, seed=1)[1])
+    assert not index.holds("seeds", ids, vectors)
+
+
 def test_aliases_move_and_searches_follow(index) -> None:
     index.build("one", pl.Series(["a"]), np.ones((1, 2), np.float32))
     index.build("two", pl.Series(["b"]), np.ones((1, 2), np.float32))
@@ -144,11 +156,36 @@ def test_collections_and_aliases_are_there_after_a_restart(uri) -> None:
     try:
         assert again.size("seeds") == 9000
         assert again.alias("live") == "seeds"
+        assert again.holds("seeds", ids, vectors)
         after = again.search("live", vectors[:50], 2)
         assert before[0].tolist() == after[0].tolist()
         np.testing.assert_array_equal(before[1], after[1])
     finally:
         again.close()
+
+
+def test_a_collection_of_another_index_type_is_not_what_is_configured(uri) -> None:
+    ids, vectors = rows(30)
+    approximate, exact = MilvusIndex(uri, index="IVF_FLAT"), MilvusIndex(uri)
+    try:
+        approximate.build("seeds", ids, vectors)
+        assert approximate.holds("seeds", ids, vectors)
+        assert not exact.holds("seeds", ids, vectors)
+    finally:
+        approximate.close()
+        exact.close()
+
+
+def test_a_collection_that_does_not_say_what_it_holds_is_not_trusted(uri) -> None:
+    """Those of earlier releases do not: they are built once more."""
+    index = MilvusIndex(uri)
+    try:
+        index.build("seeds", *rows(30))
+        properties = index._client.describe_collection("seeds")["properties"]
+        index._client.alter_collection_properties("seeds", dict.fromkeys(properties, ""))
+        assert not index.holds("seeds", *rows(30))
+    finally:
+        index.close()
 
 
 @pytest.mark.parametrize("kind", ["HNSW", "IVF_FLAT", "AUTOINDEX"])

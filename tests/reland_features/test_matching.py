@@ -150,8 +150,29 @@ def test_vectors_of_another_encoder_are_refused(vectors) -> None:
     assert error.value.expected == "toy, 2 wide"
 
 
+@pytest.mark.parametrize(("seeds", "k"), [(100, 20), (100, 40), (200, 50), (60, 60)])
+def test_every_user_gets_k_seeds_from_an_index_that_looks_at_fewer(tmp_path, seeds, k) -> None:
+    """IVF_FLAT looks into some of its cells, whatever k is: the rows that come back short are answered exactly."""
+    generator = np.random.default_rng(0)
+    pool = pool_of([f"s{row:03d}" for row in range(seeds)], generator.normal(size=(seeds, 16)))
+    vectors = users_of(generator.normal(size=(300, 16)))
+    milvus = MilvusIndex(tmp_path / "milvus.db", index="IVF_FLAT")
+    try:
+        found = match(vectors, pool, milvus, k=k)
+        ids, _ = milvus.search("reland_v1", vectors.vectors, k)
+    finally:
+        milvus.close()
+    short = vectors.user_ids.filter(pl.Series([None in row for row in ids.tolist()]))
+    assert short.len() > 0
+    assert found["user_id"].to_list() == [user for user in vectors.user_ids for _ in range(k)]
+    assert found["rank"].to_list() == [*range(1, k + 1)] * 300
+    assert found.group_by("user_id").agg(pl.col("seed_user_id").n_unique())["seed_user_id"].to_list() == [k] * 300
+    exact = match(vectors, pool, ExactIndex(), k=k)
+    assert found.filter(pl.col("user_id").is_in(short)).equals(exact.filter(pl.col("user_id").is_in(short)))
+
+
 def test_a_collection_of_other_seeds_is_noticed() -> None:
     index = ExactIndex()
     index.build("reland_v1", pl.Series(["stranger"]), np.ones((1, 2), np.float32))
     with pytest.raises(PoolError, match="does not hold this pool"):
-        match(users_of([[1, 0]]), pool_of(["s"], [[1, 0]]), index)
+        match_users(users_of([[1, 0]]), pool_of(["s"], [[1, 0]]), index, prefix="reland")

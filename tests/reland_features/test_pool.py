@@ -20,15 +20,16 @@ from reland_features.index import ExactIndex, MilvusIndex
 AS_OF = datetime(2024, 5, 1, 12)
 IDS = {"prompt_id": "movies-1", "engine_id": "dummy", "text_encoder_id": "mini"}
 
-KILLED_WHILE_LOADING = """
+KILLED_AFTER_A_STEP = """
 import os, signal, sys
 from pathlib import Path
 from pymilvus import MilvusClient
 from reland_features import index, pool
 pools = pool.ReasoningPool.read(Path(sys.argv[1]))
-flush = MilvusClient.flush
-MilvusClient.flush = lambda *a, **k: (flush(*a, **k), os.kill(os.getpid(), signal.SIGKILL))
-pool.install(pools, index.MilvusIndex(sys.argv[2]), "reland")
+step = getattr(MilvusClient, sys.argv[4])
+setattr(MilvusClient, sys.argv[4], lambda self, name, *a, **k: (
+    step(self, name, *a, **k), name == sys.argv[5] and os.kill(os.getpid(), signal.SIGKILL)))
+pool.install(pools, index.MilvusIndex(sys.argv[2], index=sys.argv[3]), "reland")
 """
 
 
@@ -170,6 +171,29 @@ def test_a_collection_with_other_rows_is_loaded_again(index) -> None:
     assert index.size("reland_live") == 3
 
 
+def test_a_collection_of_the_same_seeds_with_other_vectors_is_loaded_again(index) -> None:
+    pool = pool_of(["a", "b", "c"], version="v1")
+    index.build("reland_v1", pool.frame["seed_user_id"], pool.vectors[::-1])
+    index.set_alias("reland_live", "reland_v1")
+    pools.install(pool, index, "reland")
+    found, _ = index.search("reland_live", pool.vectors, 1)
+    assert found[:, 0].tolist() == ["a", "b", "c"]
+
+
+def test_another_index_type_is_built_anew_and_stays_live(tmp_path) -> None:
+    pool = pool_of([f"s{n:03d}" for n in range(50)], version="v1")
+    for kind in ("IVF_FLAT", "FLAT"):
+        index = MilvusIndex(tmp_path / "milvus.db", index=kind)
+        try:
+            pools.install(pool, index, "reland")
+            pools.promote("v1", index, "reland")
+            assert index._client.describe_index("reland_v1", "vector")["index_type"] == kind
+            assert index.alias("reland_live") == "reland_v1"
+            assert index._client.list_collections() == ["reland_v1"]
+        finally:
+            index.close()
+
+
 def test_promote_and_rollback_move_the_live_alias(index) -> None:
     first, second = pool_of(["a"], version="v1"), pool_of(["a", "b"], version="v2")
     with pytest.raises(PoolError, match="not installed"):
@@ -194,19 +218,50 @@ def test_prefixes_do_not_touch_each_other(index) -> None:
     assert (index.alias("one_live"), index.alias("two_live")) == ("one_v1", "two_v1")
 
 
-def test_a_kill_while_loading_leaves_no_collection_and_the_next_run_loads_it(tmp_path) -> None:
-    pool = pool_of([f"s{n:03d}" for n in range(100)], version="v1")
-    folder, uri = tmp_path / "pool", str(tmp_path / "milvus.db")
+def killed_after(step: str, collection: str, pool: pools.ReasoningPool, folder: Path, uri: str, kind: str) -> None:
+    """Install a pool in a process that kills itself after a call of the Milvus client about a collection."""
     folder.mkdir()
     pool.write(folder)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, os.environ.get("PYTHONPATH", "")])}
-    killed = subprocess.run([sys.executable, "-c", KILLED_WHILE_LOADING, str(folder), uri], env=environment)
+    arguments = [str(folder), uri, kind, step, collection]
+    killed = subprocess.run([sys.executable, "-c", KILLED_AFTER_A_STEP, *arguments], env=environment)
     assert killed.returncode == -signal.SIGKILL
+
+
+def test_a_kill_while_loading_leaves_no_collection_and_the_next_run_loads_it(tmp_path) -> None:
+    pool = pool_of([f"s{n:03d}" for n in range(100)], version="v1")
+    uri = str(tmp_path / "milvus.db")
+    killed_after("flush", "reland_v1__loading", pool, tmp_path / "pool", uri, "FLAT")
     index = MilvusIndex(uri)
     try:
         assert index.size("reland_v1") is None
         pools.install(pool, index, "reland")
         assert index.size("reland_v1") == 100
         assert index.search("reland_v1", pool.vectors, 1)[0][:, 0].tolist() == pool.frame["seed_user_id"].to_list()
+    finally:
+        index.close()
+
+
+@pytest.mark.parametrize(
+    ("step", "collection"), [("alter_alias", "reland_v1__loading"), ("drop_collection", "reland_v1")]
+)
+def test_a_kill_while_a_live_collection_is_replaced_loses_no_alias(tmp_path, step, collection) -> None:
+    older, pool = pool_of(["a"], version="v0"), pool_of([f"s{n:03d}" for n in range(100)], version="v1")
+    uri = str(tmp_path / "milvus.db")
+    index = MilvusIndex(uri, index="IVF_FLAT")
+    for one in (older, pool):
+        pools.install(one, index, "reland")
+        pools.promote(one.pool_version, index, "reland")
+    index.close()
+    killed_after(step, collection, pool, tmp_path / "pool", uri, "FLAT")
+    index = MilvusIndex(uri)
+    try:
+        assert index.size("reland_live") == 100  # whoever asks for the live pool in between gets all of it
+        pools.install(pool, index, "reland")
+        pools.promote("v1", index, "reland")
+        assert index.alias("reland_live") == "reland_v1"
+        assert index.size("reland_live") == 100
+        assert sorted(index._client.list_collections()) == ["reland_v0", "reland_v1"]
+        assert pools.rollback(index, "reland") == "reland_v0"
     finally:
         index.close()
