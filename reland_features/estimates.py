@@ -201,8 +201,8 @@ def _layout(plan: Plan, template: PromptTemplate, engine: Engine) -> _Calls:
 
 def _correction(plan: Plan, ledger: Ledger) -> float:
     """Return prompt tokens as the server counted them over those that the engine counted; 1 without answers."""
-    answers = ledger.answers(ask.key for ask in plan.roots)
-    pairs = [(answers[a.key].prompt_tokens, a.prompt_tokens) for a in plan.roots if a.key in answers]
+    answers = ledger.answers(key for ask in plan.roots for key in ask.keys)
+    pairs = [(answers[key].prompt_tokens, a.prompt_tokens) for a in plan.roots for key in a.keys if key in answers]
     counted = sum(ours for theirs, ours in pairs if theirs)
     return sum(theirs for theirs, _ in pairs) / counted if counted else 1.0
 

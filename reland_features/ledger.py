@@ -321,6 +321,14 @@ def skeleton_id(skeleton: Skeleton, options_id: str) -> str:
     return content_id([options_id, [_instruction(part) for part in skeleton]])
 
 
+def schema_id(skeleton: Skeleton, schema: Mapping[str, Any]) -> str:
+    """Hash the constraint of an answer that is held to a JSON schema: the schema as it is sent.
+
+    The skeleton's fixed text is not sent, but an answer is laid out, and kept, in its words: it is part of the hash.
+    """
+    return content_id([schema, [part.text if isinstance(part, Fixed) else "" for part in skeleton]])
+
+
 def _instruction(part: Fixed | Free | Choice) -> list[Any]:
     if isinstance(part, Fixed):
         return ["fixed", part.text]

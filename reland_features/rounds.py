@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import accumulate, takewhile
@@ -39,7 +39,12 @@ class Rounds:
         self._plan, self._template, self._engine, self._ledger = plan, template, engine, ledger
         self._settings, self._on_progress, self._retry_failed = settings, on_progress, retry_failed
         self._now: dict[str, Ask] = {ask.key: ask for ask in plan.roots}  # by root: what is asked for it now
-        self._answers: dict[str, Attempt] = {}  # by root: the latest answer; none follows a usable one
+        # By root, then by key of the request: the answers in order; none follows one that every seed can use.
+        self._answers: dict[str, dict[str, Attempt]] = {}
+        # By root: its seeds. What one has seen and is not to be told again need not be what another has: each reads.
+        self._readers: dict[str, dict[frozenset[str], str]] = {}
+        for seed, root in plan.root_of.items():
+            self._readers.setdefault(root, {}).setdefault(plan.histories[seed].banned, seed)
         self._failures: dict[str, Attempt] = {}  # by root: the latest failed call of this run
         self._asked: Counter[str] = Counter()  # by root: calls of this run
         self._keys: set[str] = set()  # everything asked for, in this run or an earlier one
@@ -74,12 +79,11 @@ class Rounds:
             status, reason = self._plan.unaskable[seed]
             return row | {"status": status, "reason": reason}
         root = self._plan.root_of[seed]
-        answer = self._answers.get(root)
-        if answer is None:
+        if root not in self._answers:
             return row | {"status": "failed", "reason": self._failures[root].error, "ledger_key": root}
-        parsed = self._read(answer, seed)
+        answer, parsed, reason = self._best(root, seed)
         return row | {
-            "status": "ok" if not (reason := problem_of(answer, parsed)) else "invalid",
+            "status": "invalid" if reason else "ok",
             "summary": parsed.summary or None,
             "categories": list(parsed.categories),
             "items": list(parsed.items),
@@ -117,15 +121,21 @@ class Rounds:
 
     def _look_up(self, asks: Sequence[tuple[str, Ask]], *, is_first: bool) -> dict[str, Attempt]:
         """Take the answers that the ledger has, and return them by key."""
-        keys = {ask.key for _, ask in asks} - self._keys
-        known, earlier = self._ledger.answers(ask.key for _, ask in asks), self._ledger.usage(sorted(keys))
+        keys = {key for _, ask in asks for key in ask.keys} - self._keys
+        known, earlier = self._known(ask for _, ask in asks), self._ledger.usage(sorted(keys))
         self._keys |= keys
         self._spent, self._before = _add(self._spent, earlier), _add(self._before, earlier)
         for root, ask in asks:
             if ask.key in known:
-                self._take(root, known[ask.key])
+                self._take(root, ask, known[ask.key])
         self._cached += len(known) if is_first else 0
         return known
+
+    def _known(self, asks: Iterable[Ask]) -> dict[str, Attempt]:
+        """Return the ledger's answers by the request's key; those under an earlier key where there is no other."""
+        asks = list(asks)
+        found = self._ledger.answers(key for ask in asks for key in ask.keys)
+        return {ask.key: found[key] for ask in asks for key in reversed(ask.keys) if key in found}
 
     def _round(self, asks: Sequence[tuple[str, Ask]], *, is_first: bool) -> None:
         known = self._look_up(asks, is_first=is_first)
@@ -158,8 +168,8 @@ class Rounds:
             for (_, ask), completion in zip(batch, completions, strict=True)
         ]
         self._ledger.record(attempts)
-        for (root, _), attempt in zip(batch, attempts, strict=True):
-            self._take(root, attempt)
+        for (root, ask), attempt in zip(batch, attempts, strict=True):
+            self._take(root, ask, attempt)
             self._asked[root] += 1
             ok = attempt.status == "ok"
             self._failed_in_a_row = 0 if ok else self._failed_in_a_row + 1
@@ -187,27 +197,27 @@ class Rounds:
             seconds=seconds,
         )
 
-    def _take(self, root: str, attempt: Attempt) -> None:
+    def _take(self, root: str, ask: Ask, attempt: Attempt) -> None:
         if attempt.status == "failed":
             self._failures[root] = attempt
         else:
-            self._answers[root] = attempt
+            self._answers.setdefault(root, {})[ask.key] = attempt
 
     def _still_open(self, roots: Sequence[str]) -> list[str]:
         """Return those of some requests that are asked, or looked up, again, and decide how."""
         unusable: dict[str, tuple[Ask, bool]] = {}
         is_open = dict.fromkeys(roots, False)
         for root in roots:
-            ask, answer = self._now[root], self._answers.get(root)
-            if answer is None or answer.key != ask.key:  # the call failed: the same again
+            ask = self._now[root]
+            answer = self._answers.get(root, {}).get(ask.key)
+            if answer is None:  # the call failed: the same again
                 is_open[root] = self._asked[root] < self._settings.max_attempts
-            elif problem := problem_of(answer, self._read(answer, ask.seed_user_id)):
-                is_truncated = answer.finish_reason == "length"
-                options_id, text = self._plan.options_id, answer.text
-                again = next_ask(ask, self._engine, options_id, is_truncated=is_truncated, text=text, problem=problem)
+            elif problem := self._problem(root):
+                is_truncated, text = answer.finish_reason == "length", answer.text
+                again = next_ask(ask, self._engine, self._plan, is_truncated=is_truncated, text=text, problem=problem)
                 unusable[root] = again, is_truncated or is_sampling(self._engine) or is_told(self._engine)
         # What an earlier run asked again is followed, whether this one would have asked or not.
-        known = self._ledger.answers(again.key for again, _ in unusable.values())
+        known = self._known(again for again, _ in unusable.values())
         for root, (again, may_differ) in unusable.items():
             if again.key in known or self._may_ask(root, again, may_differ=may_differ):
                 self._now[root], is_open[root] = again, True
@@ -220,16 +230,21 @@ class Rounds:
             return calls < (most if may_differ else 1)
         return may_differ and calls < most and again.attempt <= most
 
-    def _read(self, answer: Attempt, seed: str) -> ParsedRationale:
-        banned = self._plan.histories[seed].banned
-        return read_answer(
-            answer.text,
-            self._template,
-            self._plan.catalogue,
-            banned,
-            self._settings,
-            needs_step2=self._plan.needs_step2,
-        )
+    def _problem(self, root: str) -> str:
+        """Return what is wrong with the latest answer for the first seed that can use none so far, or nothing."""
+        return next((reason for seed in self._readers[root].values() if (reason := self._best(root, seed)[2])), "")
+
+    def _best(self, root: str, seed: str) -> tuple[Attempt, ParsedRationale, str]:
+        """Return the first answer that a seed can use, or else the latest, as it reads it, and its problem."""
+        plan, settings = self._plan, self._settings
+        banned = plan.histories[seed].banned
+        for answer in self._answers[root].values():
+            parsed = read_answer(
+                answer.text, self._template, plan.catalogue, banned, settings, needs_step2=plan.needs_step2
+            )
+            if not (reason := problem_of(answer, parsed)):
+                break
+        return answer, parsed, reason
 
     def _affordable(self, batches: Sequence[Sequence[tuple[str, Ask]]]) -> int:
         """Count the first batches that fit the budget with their longest answers: one, or more for a streaming engine.

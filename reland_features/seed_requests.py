@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from reland_features.artifacts import content_id
 from reland_features.config import Rationales
 from reland_features.engines.base import Engine, Message, Request
-from reland_features.errors import ConfigError, TableError
-from reland_features.ledger import request_key, skeleton_id
+from reland_features.engines.structured import json_schema
+from reland_features.errors import ConfigError, EngineError, TableError
+from reland_features.ledger import request_key, schema_id, skeleton_id
 from reland_features.prompts import Catalogue, Condensing, HistoryItem, PromptTemplate
 from reland_features.seed_tables import SeedTables
 from reland_features.skeleton import Options, Skeleton
@@ -39,7 +41,8 @@ class SeedHistory:
 class Ask:
     """One request with its ledger key; `attempt` counts the answers asked for, failed calls apart.
 
-    `seed_user_id` is the first of the seeds that share the request.
+    `seed_user_id` is the first of the seeds that share the request. Under `earlier_keys` other releases recorded
+    answers to the same request: they are looked up, and nothing is recorded under them.
     """
 
     key: str
@@ -47,6 +50,12 @@ class Ask:
     request: Request
     prompt_tokens: int
     attempt: int = 1
+    earlier_keys: tuple[str, ...] = ()
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """All keys that the ledger may have an answer under."""
+        return self.key, *self.earlier_keys
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,7 @@ class Plan:
     unaskable : mapping
         (status, reason) by seed, of seeds that no request can be made for.
     options_id : str
-        Part of every key where the engine enforces skeletons, else empty.
+        Part of every key where the engine enforces skeletons token by token; empty where it enforces none.
     needs_step2 : bool
         Whether an answer without usable recommendations is invalid; else its Step 1 alone will do.
     """
@@ -173,14 +182,16 @@ def plan_requests(tables: SeedTables, template: PromptTemplate, engine: Engine, 
         found |= _fitted({seed: found[seed] for seed in wanted}, limit, request, engine)
     requests = [(seed, request(seed, found[seed])) for seed in wanted]
     tokens = engine.count_tokens([request for _, request in requests])
-    asks = [
-        Ask(_key(engine, request, options_id), seed, request, count)
-        for (seed, request), count in zip(requests, tokens, strict=True)
-    ]
+    asks = []
+    for (seed, rendered), count in zip(requests, tokens, strict=True):
+        key, *earlier = _keys(engine, rendered, options, options_id)
+        asks.append(Ask(key, seed, rendered, count, earlier_keys=tuple(earlier)))
     asks.sort(key=lambda ask: (ask.prompt_tokens, ask.seed_user_id))
     roots: dict[str, Ask] = {}
     for ask in asks:
-        roots.setdefault(ask.key, ask)
+        first = roots.setdefault(ask.key, ask)
+        if not set(ask.earlier_keys) <= set(first.earlier_keys):  # seeds that share a request had keys of their own
+            roots[ask.key] = replace(first, earlier_keys=(*first.earlier_keys, *ask.earlier_keys))
     root_of = {ask.seed_user_id: ask.key for ask in asks}
     return Plan(catalogue, options, found, tuple(roots.values()), root_of, unaskable, options_id)
 
@@ -217,9 +228,7 @@ def is_told(engine: Engine) -> bool:
     return not is_sampling(engine) and not getattr(engine, "constrained", True)
 
 
-def next_ask(
-    ask: Ask, engine: Engine, options_id: str, *, is_truncated: bool, text: str = "", problem: str = ""
-) -> Ask:
+def next_ask(ask: Ask, engine: Engine, plan: Plan, *, is_truncated: bool, text: str = "", problem: str = "") -> Ask:
     """Return the request that follows an unusable answer.
 
     With twice the tokens if it was truncated; with the answer's `text` and its `problem` in the conversation where
@@ -234,10 +243,19 @@ def next_ask(
         request = replace(request, messages=(*request.messages, reply, told))
         prompt_tokens = engine.count_tokens([request])[0]
     attempt = ask.attempt + 1
-    key = _key(engine, request, options_id, attempt)
-    return replace(ask, request=request, prompt_tokens=prompt_tokens, attempt=attempt, key=key)
+    key, *earlier = _keys(engine, request, plan.options, plan.options_id, attempt)
+    return Ask(key, ask.seed_user_id, request, prompt_tokens, attempt, tuple(earlier))
 
 
-def _key(engine: Engine, request: Request, options_id: str, attempt: int = 1) -> str:
-    shape = skeleton_id(request.skeleton, options_id) if options_id else ""
-    return request_key(engine.engine_id, request.messages, engine.parameters, request.max_tokens, shape, attempt)
+def _keys(engine: Engine, request: Request, options: Options, options_id: str, attempt: int = 1) -> tuple[str, ...]:
+    """Return a request's ledger key and, where an earlier release gave it another one, that too.
+
+    What an engine decodes itself depends on every option; what is sent as a JSON schema on that schema alone, which
+    holds no long option set: there a new title of the catalogue leaves the request as it is.
+    """
+    shapes = [skeleton_id(request.skeleton, options_id)] if options_id else [""]
+    if options_id and getattr(engine, "sends_schema", False):
+        with suppress(EngineError):  # there is no schema: such a request fails before it is sent
+            shapes.insert(0, schema_id(request.skeleton, json_schema(request.skeleton, options)))
+    asked = engine.engine_id, request.messages, engine.parameters, request.max_tokens
+    return tuple(request_key(*asked, shape, attempt) for shape in shapes)

@@ -94,7 +94,8 @@ class OpenAIEngine:
         self.batch_size = batch_size
         self.parameters: dict[str, Any] = {"temperature": temperature, "seed": seed, **(extra or {})}
         self._body = {"model": model, **{key: v for key, v in self.parameters.items() if v is not None}}
-        self.constrained = structured_output  # then the catalogue shapes answers: it is part of their ledger keys
+        # Then the catalogue shapes answers, as far as the schema lists it: the schema is part of their ledger keys.
+        self.constrained = self.sends_schema = structured_output
         if structured_output:
             self.parameters["structured_output"] = True
         self._max_retries, self._max_retry_after = max_retries, max_retry_after

@@ -67,6 +67,7 @@ class RayEngine:
         self.batch_size = self._inner.batch_size
         self.parameters = self._inner.parameters
         self.constrained = getattr(self._inner, "constrained", True)
+        self.sends_schema = getattr(self._inner, "sends_schema", False)
         self.is_local = getattr(self._inner, "is_local", False)
 
     def stream(self, batches: Sequence[Sequence[Request]], options: Options) -> Iterator[tuple[int, list[Completion]]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from reland_features.errors import EngineError
@@ -36,7 +37,9 @@ def json_schema(skeleton: Skeleton, options: Options) -> dict[str, Any]:
         if slot.options not in options:
             known = ", ".join(options) or "no option set"
             raise EngineError("the skeleton names an unknown option set", got=slot.options, expected=known)
-        allowed = [option for option in options[slot.options] if option not in slot.banned]
+        # One more than can be listed will do: ledger keys need the schema of every seed, of any catalogue.
+        unbanned = (option for option in options[slot.options] if option not in slot.banned)
+        allowed = list(islice(unbanned, MAX_ENUM + 1))
         if not allowed:
             raise EngineError("every option of a choice is banned or taken", where=f"option set {slot.options!r}")
         value = {"type": "string", "enum": allowed} if len(allowed) <= MAX_ENUM else {"type": "string"}

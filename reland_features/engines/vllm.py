@@ -51,6 +51,7 @@ class VLLMEngine:
 
     is_local = True
     constrained = True
+    sends_schema = True  # ledger keys hold the schema, and not what of the catalogue it leaves out
 
     def __init__(
         self,

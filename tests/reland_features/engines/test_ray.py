@@ -57,6 +57,7 @@ def test_it_keeps_what_callers_ask_an_engine(tmp_path):
         Rationales(engine="openai", options=options | {"structured_output": True}, ray={"workers": 1}), tmp_path
     )
     assert (plain.constrained, held.constrained) == (False, True)
+    assert (plain.sends_schema, held.sends_schema) == (False, True)
 
 
 def test_missing_ray_is_said_before_anything_is_loaded(monkeypatch):

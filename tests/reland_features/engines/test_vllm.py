@@ -36,6 +36,7 @@ def test_asks_with_prompt_tokens_and_one_set_of_parameters_per_request(tiny_mode
         "categories_1", "categories_2", "items_1", "items_2",
     ]  # fmt: skip
     assert "Film 1" not in second.structured_outputs.json["$defs"]["items"]["enum"]
+    assert engine.sends_schema  # ledger keys hold what is sent
 
 
 def test_a_prompt_beyond_the_context_fails_alone(tiny_model, fake_vllm):

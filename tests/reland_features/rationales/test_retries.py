@@ -7,6 +7,7 @@ from dataclasses import replace
 import polars as pl
 import pytest
 
+from reland_features.engines.base import Completion
 from reland_features.engines.dummy import DummyEngine
 from reland_features.prompts import PromptTemplate
 
@@ -117,3 +118,65 @@ def test_a_greedy_engine_without_skeletons_is_told_what_was_wrong(tables, ledger
     again = Corrigible()
     assert tables.of(engine=again, ledger=ledger).frame.equals(result.frame)
     assert again.asked == ()
+
+
+class Scripted:
+    """An engine that samples, is held to no skeleton, and recommends the films of a script."""
+
+    engine_id, source, batch_size, constrained = "scripted", "test", 4, False
+
+    def __init__(self, *films):
+        self.parameters, self.films, self.calls = {"temperature": 0.7}, list(films), 0
+
+    def complete(self, requests, options):
+        self.calls += len(requests)
+        return [self.answer(self.films.pop(0)) for _ in requests]
+
+    def answer(self, first):
+        lines = [f"{n}. Film number {film} ({1950 + film})" for n, film in enumerate(range(first, first + 3), 1)]
+        return Completion("Step 1: Films.\nStep 2:\nCategories: Drama; Comedy; War\nMovies:\n" + "\n".join(lines))
+
+    def count_tokens(self, requests):
+        return [10 for _ in requests]
+
+    def close(self): ...
+
+
+class TestSeedsOfOnePrompt:
+    """Seeds whose prompt is the same, and whose older histories, not shown, are not: each bans other titles."""
+
+    @pytest.fixture
+    def shared(self, make_tables):
+        tables, shown = make_tables(users=2), ["f1", "f2", "f3"]
+        tables.histories = pl.DataFrame(
+            {"user_id": ["a", "b"], "item_ids": [["f10", "f11", "f12", *shown], ["f30", "f31", "f32", *shown]]}
+        )
+        tables.seeds = tables.histories.select("user_id", cluster_id=pl.lit(0, pl.Int32), drawn_by=pl.lit("important"))
+
+        def of(engine, ledger, **options):
+            return tables.of(engine=engine, ledger=ledger, max_history=3, **LOOSE, **options)
+
+        return of
+
+    @pytest.mark.parametrize(("unusable", "first"), [("b", 30), ("a", 10)])
+    def test_each_of_them_decides_whether_it_is_asked_again(self, shared, ledger, unusable, first):
+        engine = Scripted(first, 20)
+        result = shared(engine, ledger)
+        assert (engine.calls, statuses(result)) == (2, {"ok": 2})
+        items = dict(result.frame.select("seed_user_id", pl.col("items").list.first()).iter_rows())
+        assert items.pop(unusable) == "Film number 20 (1970)"
+        assert list(items.values()) == [f"Film number {first} ({1950 + first})"]  # the other keeps what it can use
+        quiet = Scripted()
+        assert shared(quiet, ledger).frame.equals(result.frame)
+        assert quiet.calls == 0
+
+    def test_no_answer_need_suit_them_all(self, shared, ledger):
+        engine = Scripted(30, 10)  # the first for a alone, the second for b alone
+        assert (statuses(shared(engine, ledger)), engine.calls) == ({"ok": 2}, 2)
+
+    def test_what_stays_unusable_for_one_is_retried_for_it(self, shared, ledger):
+        first = shared(Scripted(30, 30, 30), ledger)
+        assert first.frame["status"].to_list() == ["ok", "invalid"]
+        engine = Scripted(20)
+        assert statuses(shared(engine, ledger, retry_failed=True)) == {"ok": 2}
+        assert engine.calls == 1
