@@ -1,4 +1,4 @@
-"""Read the rationales that another system wrote: FILE → one text per user, or every problem of the file at once."""
+"""Files of rationales: read what another system wrote, one text per user or every problem at once; write a pool's."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from reland_features.artifacts import sync
 from reland_features.columns import IMPORTED_TEXTS
 from reland_features.errors import CheckError, RelandError, TableError
 from reland_features.prompts import PromptTemplate
@@ -83,6 +84,35 @@ def read_rationale_file(
     return pl.DataFrame(list(found.values()), schema=IMPORTED_TEXTS.polars_schema(), orient="row").sort("user_id")
 
 
+def write_rationale_file(pool: pl.DataFrame, model: str, path: Path) -> None:
+    """Write a pool's rationales as a file that `read_rationale_file` reads: `user_id`, `steps` and `model`.
+
+    Parameters
+    ----------
+    pool : polars.DataFrame
+        `columns.POOL`, with what people edited and without what they blocked.
+    model : str
+        Who wrote them.
+    path : Path
+        Parquet or JSONL, by its ending; written as a whole or not at all.
+
+    Raises
+    ------
+    TableError
+        The file is of an unknown kind.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in (*_PARQUET, *_JSONL):
+        raise _unknown_kind(path)
+    steps = pl.struct("summary", "categories", "items")
+    frame = pool.select(user_id="seed_user_id", steps=steps, model=pl.lit(model)).sort("user_id")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    frame.write_parquet(temporary) if suffix in _PARQUET else frame.write_ndjson(temporary)
+    sync(temporary)
+    temporary.replace(path)
+
+
 class _Faults:
     """The rows of a file by what is wrong with them."""
 
@@ -117,8 +147,7 @@ def _read(path: Path) -> tuple[list[str], list[tuple[int, Mapping[str, Any]]], l
         known = frame.select(name for name in COLUMNS if name in frame.columns)
         return frame.columns, list(enumerate(known.iter_rows(named=True), 1)), []
     if path.suffix.lower() not in _JSONL:
-        expected = ", ".join((*_PARQUET, *_JSONL))
-        raise TableError("the file is of an unknown kind", where=str(path), got=path.suffix, expected=expected)
+        raise _unknown_kind(path)
     rows: list[tuple[int, Mapping[str, Any]]] = []
     faults = _Faults(path)
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
@@ -131,6 +160,11 @@ def _read(path: Path) -> tuple[list[str], list[tuple[int, Mapping[str, Any]]], l
         elif line.strip():
             faults.add("are no JSON objects", number, line.decode(errors="replace"), 'lines like {"user_id": …}')
     return sorted({key for _, row in rows for key in row}), rows, list(faults.problems())
+
+
+def _unknown_kind(path: Path) -> TableError:
+    expected = ", ".join((*_PARQUET, *_JSONL))
+    return TableError("the file is of an unknown kind", where=str(path), got=path.suffix, expected=expected)
 
 
 def _column_problems(path: Path, columns: list[str], model: str | None) -> Iterator[RelandError]:

@@ -184,7 +184,7 @@ def plan_requests(tables: SeedTables, template: PromptTemplate, engine: Engine, 
     tokens = engine.count_tokens([request for _, request in requests])
     asks = []
     for (seed, rendered), count in zip(requests, tokens, strict=True):
-        key, *earlier = _keys(engine, rendered, options, options_id)
+        key, *earlier = request_keys(engine, rendered, options, options_id)
         asks.append(Ask(key, seed, rendered, count, earlier_keys=tuple(earlier)))
     asks.sort(key=lambda ask: (ask.prompt_tokens, ask.seed_user_id))
     roots: dict[str, Ask] = {}
@@ -243,11 +243,13 @@ def next_ask(ask: Ask, engine: Engine, plan: Plan, *, is_truncated: bool, text: 
         request = replace(request, messages=(*request.messages, reply, told))
         prompt_tokens = engine.count_tokens([request])[0]
     attempt = ask.attempt + 1
-    key, *earlier = _keys(engine, request, plan.options, plan.options_id, attempt)
+    key, *earlier = request_keys(engine, request, plan.options, plan.options_id, attempt)
     return Ask(key, ask.seed_user_id, request, prompt_tokens, attempt, tuple(earlier))
 
 
-def _keys(engine: Engine, request: Request, options: Options, options_id: str, attempt: int = 1) -> tuple[str, ...]:
+def request_keys(
+    engine: Engine, request: Request, options: Options, options_id: str, attempt: int = 1
+) -> tuple[str, ...]:
     """Return a request's ledger key and, where an earlier release gave it another one, that too.
 
     What an engine decodes itself depends on every option; what is sent as a JSON schema on that schema alone, which

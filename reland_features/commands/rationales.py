@@ -10,7 +10,7 @@ import typer
 
 from reland_features.commands.options import Json, Overrides, ProjectDir, group, say
 
-rationales = group("Rationales that another system wrote.")
+rationales = group("Files of rationales: from another system, and for a later run.")
 
 
 @rationales.command("import")
@@ -35,3 +35,25 @@ def import_rationales(
     say(f"{texts:,} texts by {', '.join(models)}: {both:,} with both steps, {texts - both:,} with Step 1 only")
     lines = "\n".join(f"{key} = {json.dumps(value)}" for key, value in made.settings.items())
     say(f"\nin reland.toml:\n\n[rationales]\n{lines}\n\nthen: reland run")
+
+
+@rationales.command("export")
+def export_rationales(
+    file: Annotated[Path, typer.Argument(help="Parquet or JSONL to write: user_id, steps, model.")],
+    project: ProjectDir = Path(),
+    pool: Annotated[str | None, typer.Option(help="A pool version; by default the published one.")] = None,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Write the rationales of a pool to a file that `import` reads: for runs that are to pay for no others."""
+    from reland_features.finished_pool import FinishedPool
+    from reland_features.project import Project
+    from reland_features.rationale_file import write_rationale_file
+
+    found = FinishedPool.find(Project.open(project, overrides or ()), pool)
+    write_rationale_file(found.pool.frame, found.pool.ids["engine_id"], file)
+    count, version = found.pool.frame.height, found.pool.pool_version
+    if as_json:
+        print(json.dumps({"pool_version": version, "texts": count, "file": str(file)}))
+        return
+    say(f"{count:,} rationales of pool {version} → {file}\nnext: reland rationales import {file} --skip-unknown")

@@ -15,10 +15,10 @@ from reland_features.curation.editing import Desk
 from reland_features.curation.words import Words
 from reland_features.engines.base import Engine, Message
 from reland_features.errors import BudgetExceededError, PoolError
-from reland_features.ledger import Ledger, Usage, request_key, skeleton_id
+from reland_features.ledger import Ledger, Usage
 from reland_features.prompts import PromptTemplate
 from reland_features.rounds import Rounds
-from reland_features.seed_requests import Ask, Plan, plan_requests
+from reland_features.seed_requests import Ask, Plan, plan_requests, request_keys
 from reland_features.seed_tables import SeedTables
 from reland_features.stages import llm_engine
 
@@ -64,9 +64,9 @@ def regenerate(desk: Desk, seed: str, author: str, feedback: str = "") -> Regene
             earlier = _earlier_answer(desk, seed, row)
             decided = {d.ledger_key for d in read_decisions(project.state / DECISIONS)}
             for ask in _attempts(plan, seed, engine, earlier, feedback):
-                if ask.key in decided or ask.key == row["ledger_key"]:
+                if decided.intersection(ask.keys) or row["ledger_key"] in ask.keys:
                     continue
-                is_paid = ask.key in ledger.answers([ask.key])
+                is_paid = bool(ledger.answers(ask.keys))
                 if not is_paid:
                     _check_budget(desk, ask, ledger)
                 root = replace(plan, roots=(ask,), root_of={seed: ask.key})
@@ -121,11 +121,10 @@ def _attempts(plan: Plan, seed: str, engine: Engine, earlier: str, feedback: str
         messages = (*messages, *told, {"role": "user", "content": feedback})
     request = replace(first.request, messages=messages)
     prompt_tokens = engine.count_tokens([request])[0]
-    shape = skeleton_id(request.skeleton, plan.options_id) if plan.options_id else ""
     is_sampling = engine.parameters.get("temperature", 0) != 0 and engine.parameters.get("seed") is None
     for attempt in count(2) if is_sampling else (2,) if feedback else ():
-        key = request_key(engine.engine_id, messages, engine.parameters, request.max_tokens, shape, attempt)
-        yield Ask(key, seed, request, prompt_tokens, attempt)
+        key, *earlier_keys = request_keys(engine, request, plan.options, plan.options_id, attempt)
+        yield Ask(key, seed, request, prompt_tokens, attempt, tuple(earlier_keys))
 
 
 def _check_budget(desk: Desk, ask: Ask, ledger: Ledger) -> None:

@@ -340,6 +340,23 @@ def test_an_edit_holds_when_the_file_is_brought_in_again_and_lapses_when_its_tex
     assert pool(*changed)[0][seed] == "You changed."
 
 
+@pytest.mark.parametrize("name", ["kept.parquet", "kept.jsonl"])
+def test_what_was_exported_is_imported_as_the_same_rationales_without_a_call(project, name):
+    columns = ["seed_user_id", "summary", "categories", "items"]
+    paid = pl.read_parquet(stages_of(project, "rationales.engine=dummy")["pool"].artifact.table("reasoning_pool"))
+    file = project / "out" / name
+    done = CliRunner().invoke(app, ["rationales", "export", str(file), "--json", "-C", str(project)])
+    assert done.exit_code == 0, done.exception
+    assert json.loads(done.stdout.splitlines()[-1])["texts"] == 8
+    assert [path.name for path in file.parent.iterdir()] == [name]
+    made = import_texts(Project.open(project), file)
+    assert made.facts["models"] == ["dummy:smollm2-135m-instruct"]
+    again = stages_of(project, *(f"rationales.{key}={value}" for key, value in made.settings.items()))
+    kept = pl.read_parquet(again["pool"].artifact.table("reasoning_pool"))
+    assert_frame_equal(kept.select(columns), paid.select(columns))
+    assert again["generate"].artifact.manifest["usage"]["total"]["prompt_tokens"] == 0
+
+
 def test_the_embedding_is_that_of_the_part_named(project):
     made = import_into(project, "--model", "gpt")
     use = ["rationales.engine=imported", f"rationales.model={made['import']}"]
