@@ -24,6 +24,7 @@ from ranking.experiments.dataset import BACKBONES, Dataset
 from ranking.experiments.inputs import load_split, open_project, sides_of, text_encoder_of
 from ranking.experiments.machine import machine, versions
 from ranking.experiments.runs import LEVELS, Plan, Run, RunSpec
+from ranking.experiments.seed_subset import PoolFolder
 from ranking.experiments.variants import variant
 from ranking.fitting import Fit, evaluate, fit
 from ranking.project import RankingProject
@@ -133,7 +134,9 @@ class Runner:
 
     def execute(self, plan: Plan) -> tuple[Run, Backbone]:
         """Train and measure, and keep the result; return it with the trained backbone."""
-        spec, backbone = plan.spec, self.untrained(plan)
+        spec, project = plan.spec, open_project(plan.project)
+        pool = PoolFolder.of(project).facts() if variant(spec.variant).reads_pool else None
+        backbone = self.untrained(plan)
         fitted = (
             fit(backbone, plan.hyperparameters.fit, seed=spec.seed, state_file=self._state(plan))
             if any(weights.requires_grad for weights in backbone.parameters())
@@ -142,7 +145,6 @@ class Runner:
         started = time.process_time()
         metrics = evaluate(backbone, self.part)
         seconds = time.process_time() - started
-        project = open_project(plan.project)
         run = Run(
             users=metrics.users.astype(np.uint32),
             level=_levels(project, backbone.split)[metrics.users],
@@ -152,8 +154,8 @@ class Runner:
                 "spec": dataclasses.asdict(spec),
                 "hyperparameters": plan.hyperparameters.as_dict(),
                 "part": self.part,
-                "inputs": dict(plan.inputs)
-                | ({"pool_version": project.pool_version} if variant(spec.variant).reads_pool else {}),
+                "inputs": dict(plan.inputs) | ({"pool_version": project.pool_version} if pool else {}),
+                **({"pool": pool} if pool else {}),
                 "curve": [dataclasses.asdict(point) for point in fitted.curve],
                 "best": fitted.best,
                 "best_epoch": fitted.best_epoch,

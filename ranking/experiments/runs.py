@@ -139,8 +139,9 @@ class Run:
     hit_rate, ndcg : dict of str to numpy.ndarray
         ``"masked"`` and ``"unmasked"`` to uint8 and float32 [n].
     facts : mapping
-        ``spec``, ``hyperparameters``, ``part`` (held-out items; older files: test), ``inputs``, ``curve``, ``best``,
-        ``best_epoch``, ``epochs``, ``training_seconds``, ``evaluation_seconds`` (CPU), ``machine``, ``versions``.
+        ``spec``, ``hyperparameters``, ``part`` (held-out items; older files: test), ``inputs``, ``pool`` (of variants
+        that read one; not in older files), ``curve``, ``best``, ``best_epoch``, ``epochs``, ``training_seconds``,
+        ``evaluation_seconds`` (CPU), ``machine``, ``versions``.
     """
 
     users: npt.NDArray[np.uint32]

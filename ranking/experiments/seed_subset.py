@@ -49,6 +49,12 @@ class PoolFolder:
         """Return what the pool's manifest says."""
         return json.loads((self.path / MANIFEST).read_text())
 
+    def facts(self) -> dict[str, Any]:
+        """Return what a page says of the pool: `version`, number of `seeds`, `written_by`, what is `embedded`."""
+        said = self.manifest()
+        names = {"version": "pool_version", "seeds": "rows_out", "written_by": "engine_id", "embedded": "embedded"}
+        return {name: said[key] for name, key in names.items()}
+
     def input(self, kind: str) -> Path:
         """Return the folder of one of its inputs; raise `ArtifactError` where there is none."""
         found = [name for name in self.manifest()["inputs"] if name.startswith(f"{kind}-")]

@@ -160,6 +160,10 @@ class Study:
         machines = sorted({run.facts["machine"] for group in groups for run in group.runs})
         title += f", users cut to their last {self.options.cut}" if self.options.cut else ""
         lines = [f"# {title}", "", f"`{self.command}`", "", f"Machine: {'; '.join(machines)}", ""]
+        if pools := sorted(
+            {_pool(run) for group in groups for run in group.runs if "pool_version" in run.facts["inputs"]}
+        ):
+            lines += [f"Rationales: {'; '.join(pools)}", ""]
         if self.options.cut:
             lines += [CUT, ""]
         if self.options.without_seeds:
@@ -200,6 +204,14 @@ def _hyperparameters(groups: Sequence[Group], trials: int) -> str:
         rows.append([group.setting, variant(group.variant).label, changes or "as in the data set's file", shown])
     table = markdown(["", "variant", "what differs from the data set's file", "validation NDCG@10"], rows, left=3)
     return f"{_TRIALS.format(trials=trials)}\n\n{table}"
+
+
+def _pool(run: Run) -> str:
+    version, task = run.facts["inputs"]["pool_version"], run.facts["spec"]["task"]
+    if "pool" not in run.facts:
+        return f"pool {version} ({task}), whose seeds were not counted then"
+    pool = run.facts["pool"]
+    return f"{pool['seeds']:,} seeds by {pool['written_by']}, {pool['embedded']} embedded (pool {version}, {task})"
 
 
 def _without(run: Run, users: np.ndarray) -> Run:

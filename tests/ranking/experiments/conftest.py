@@ -60,6 +60,9 @@ def _write_pool(root: Path, toy: Toy) -> None:
         "pool_version": "pool-1",
         "encoder_id": "made up",
         "usage": {"total": {"calls": 6, "seconds": 36.0}},
+        "rows_out": 6,
+        "engine_id": "nobody",
+        "embedded": "summary",
     }
     inputs = [f"{name}-1" for name in tables if name != "reasoning_pool"]
     for name, table in tables.items():
