@@ -1,8 +1,8 @@
 """ReLand's features, defined for Feast.
 
 The sources are parquet files below `features/` of the project folder, next to this repository, or
-below the folder that the environment variable RELAND_FEATURES names. `feast apply` stores the absolute
-path, so apply again after moving the project.
+below the folder that the environment variable RELAND_FEATURES names. `feast apply` stores absolute paths:
+`reland publish` in a copied or moved project makes the registry anew, see README.md.
 """
 
 import os

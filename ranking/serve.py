@@ -7,21 +7,25 @@ online store does not know gets the mask, so the answer is that of a ranker with
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from ranking.project import RankingProject
 from ranking.served import OnlineFeatures, ServedRanker, ServedTabular
 from ranking.train import MODELS
-from reland_features.errors import RelandError
+from reland_features.errors import FeatureStoreError, RelandError
 from reland_features.process import leave
 
 MAX_CANDIDATES = 10_000
+_LOG = logging.getLogger(__name__)
+_NOBODY = "-"
 
 
 class _Model(BaseModel):
@@ -71,12 +75,21 @@ def create_app(project: Path | str, model: str = "xgboost") -> FastAPI:
     ArtifactError
         No such ranker is trained, or it was trained on other features than are published.
     FeatureStoreError
-        Nothing is published, or there is no Feast repository.
+        Nothing is published, there is no Feast repository, or its online store cannot be read.
     """
     found = RankingProject.open(Path(project))
     ranker, online = open_ranker(found, model), OnlineFeatures.of(found)
+    # What a request reads is read once now: a store without tables, or none, stops the start and not the first user.
+    ranker.score(_NOBODY, [_NOBODY])
+    online.explain(_NOBODY)
     facts = ranker.facts
     app = FastAPI(title="ranker with recommendation rationales", version=facts["model"])
+
+    @app.exception_handler(FeatureStoreError)
+    def unavailable(request: Request, error: FeatureStoreError) -> JSONResponse:
+        # The log names hosts and files; whoever asks is told no more than to come again.
+        _LOG.error("%s: %s: %s; next: %s", error.what, error.where, " ".join(error.got.split()), error.hint)
+        return JSONResponse({"detail": f"{error.what}; try again later"}, status_code=503)
 
     @app.get("/health")
     def health() -> dict[str, Any]:

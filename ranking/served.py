@@ -21,6 +21,7 @@ from ranking.tabular import online_frame
 from ranking.train import Ranker, load
 from ranking.trained_facts import required
 from reland_features.columns import SEED_RATIONALE
+from reland_features.errors import FeatureStoreError
 from reland_features.feast import open_store
 from reland_features.publishing import published_run
 
@@ -80,12 +81,26 @@ class OnlineFeatures:
         return cls(open_store(project.repository))
 
     def read(self, service: str, key: str, ids: Sequence[str], **more: str) -> pl.DataFrame:
-        """Return the features of a service, one row an id; `more` are join keys that all rows share."""
+        """Return the features of a service, one row an id; `more` are join keys that all rows share.
+
+        Raises
+        ------
+        FeatureStoreError
+            The store is not there or cannot be read; each kind of store has its own errors for that.
+        """
         rows = [{key: each, **more} for each in ids]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            definition = self.store.get_feature_service(service, allow_cache=True)
-            answer = self.store.get_online_features(features=definition, entity_rows=rows, full_feature_names=True)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                definition = self.store.get_feature_service(service, allow_cache=True)
+                answer = self.store.get_online_features(features=definition, entity_rows=rows, full_feature_names=True)
+        except Exception as error:
+            raise FeatureStoreError(
+                "the online store cannot be read",
+                where=f"{self.store.repo_path}, {service}",
+                got=f"{type(error).__name__}: {error}",
+                hint="reland publish",
+            ) from error
         return online_frame(answer.to_dict())
 
     def explain(self, user_id: str) -> dict[str, Any]:

@@ -23,13 +23,13 @@ import polars as pl
 
 from reland_features.columns import CREATED_TIMESTAMP, EVENT_TIMESTAMP, Table
 from reland_features.errors import FeatureStoreError
+from reland_features.feast_registry import STORE_FILE, drop_if_applied_elsewhere
 from reland_features.publishing import published_run
 
 if TYPE_CHECKING:
     from feast import FeatureStore
 
 _LOG = logging.getLogger(__name__)
-STORE_FILE = "feature_store.yaml"
 _STALE = "feast materialize START END with a range that holds the run's event_timestamp, or: reland publish"
 
 
@@ -59,8 +59,15 @@ def open_store(repository: Path, store_file: str = STORE_FILE) -> FeatureStore:
         return FeatureStore(repo_path=str(repository.resolve()), fs_yaml_file=path.resolve())
 
 
-def apply_repository(repository: Path, store_file: str = STORE_FILE) -> None:
+def apply_repository(repository: Path, store_file: str = STORE_FILE, *, root: Path | None = None) -> None:
     """Run the stock ``feast apply``, in a process of its own because it imports the definitions.
+
+    A registry that was applied in another folder and came along with a copy or a move is deleted first.
+
+    Parameters
+    ----------
+    root : Path, optional
+        The project folder, the one around the repository unless given; a registry outside it is left alone.
 
     Raises
     ------
@@ -69,6 +76,8 @@ def apply_repository(repository: Path, store_file: str = STORE_FILE) -> None:
     """
     started = time.perf_counter()
     repository = repository.resolve()
+    if elsewhere := drop_if_applied_elsewhere(repository, root or repository.parent, store_file):
+        _LOG.warning("apply: the registry was applied in another folder (%s): made anew for %s", elsewhere, repository)
     # Feast looks for a file where the source is a glob, and warns; materialize is what checks the source.
     command = [sys.executable, "-m", "feast.cli.cli", "-c", str(repository), "-f", str(repository / store_file)]
     done = subprocess.run([*command, "apply", "--skip-source-validation"], capture_output=True, text=True)

@@ -29,7 +29,7 @@ prompts/template
 encoders/__init__ engines/__init__ prompts/__init__ index/__init__ seeds ledger text_encoder init profiles
 fused_rationales cold_start seed_curve seed_requests usage_counters pool demo_project publishing
 rationale_file tuning/examples
-rounds matching imported_texts tuning/tokens finished_pool live_pool quality/bootstrap
+rounds matching imported_texts tuning/tokens finished_pool live_pool quality/bootstrap feast_registry
 rationales features seed_tokens feature_store tuning/lora tuning/measures review/base quality/samples
 curation/editing
 feast estimates ledger_view report/facts review/grounding review/content review/language review/duplicates
@@ -38,7 +38,7 @@ report/ranking_view review/__init__ quality/comparison
 report/figures quality/tables
 report/__init__
 stages/base explain
-stages/reasoning stages/serving
+stages/reasoning stages/serving stages/online
 stages/__init__
 evaluation dry_run seed_plan cold_start_evaluation check tuning/job curation/regenerating
 report/collect

@@ -5,8 +5,9 @@ inputs did not change is not computed again.
 """
 
 from reland_features.stages.base import Outcome, Progress, llm_engine, package_version, read_vectors, run_stage
+from reland_features.stages.online import serve
 from reland_features.stages.reasoning import encode, generate, prepare, sample
-from reland_features.stages.serving import build_pool, match, publish, serve
+from reland_features.stages.serving import build_pool, match, publish
 
 __all__ = [
     "Outcome",

@@ -1,8 +1,7 @@
-"""From rationales to served features: pool → match → publish → feast."""
+"""From rationales to published features: pool → match → publish."""
 
 from __future__ import annotations
 
-import shutil
 from itertools import count
 from typing import Any
 
@@ -13,9 +12,8 @@ from reland_features import live_pool, publishing
 from reland_features.artifacts import Draft
 from reland_features.columns import USER_MATCH_DETAIL
 from reland_features.curation import Curation, cover_users
-from reland_features.errors import FeatureStoreError
 from reland_features.project import Project
-from reland_features.stages.base import Outcome, Progress, folder_id, now, read_vectors, run_stage, text_encoder
+from reland_features.stages.base import Outcome, Progress, now, read_vectors, run_stage, text_encoder
 
 COLD_START_USERS = "cold_start_users"
 
@@ -211,39 +209,3 @@ def publish(
         }
     )
     return outcome
-
-
-def serve(project: Project, published: Outcome, progress: Progress) -> Outcome:
-    """Apply the Feast repository and materialize the published run into the online store."""
-    from reland_features import feature_store
-
-    settings = project.config.feast
-
-    def work(draft: Draft) -> tuple[int, int]:
-        if settings.apply:
-            feature_store.apply_repository(project.feature_repo)
-        counts = {}
-        if settings.materialize:
-            counts = feature_store.materialize(project.feature_repo, project.features, published.artifact.id)
-        draft.facts["materialized"] = counts
-        return published.rows_out, sum(counts.values())
-
-    inputs = [published.artifact.id, folder_id(project.feature_repo)]
-    config = settings.model_dump()
-    noted = project.artifacts.find(
-        "online_store", project.artifacts.id_of("online_store", published.as_of, config, inputs)
-    )
-    if noted and settings.materialize and not _is_online(project, published):
-        # Someone emptied or refilled the online store since: the note that it was filled is void.
-        shutil.rmtree(noted.path)
-    return run_stage(project, "feast", "online_store", as_of=published.as_of, config=config, inputs=inputs, work=work)
-
-
-def _is_online(project: Project, published: Outcome) -> bool:
-    from reland_features import feature_store
-
-    try:
-        feature_store.check_freshness(project.feature_repo, project.features, published.artifact.id)
-    except FeatureStoreError:
-        return False
-    return True

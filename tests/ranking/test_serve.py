@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -9,7 +11,7 @@ import polars as pl
 import pytest
 from fastapi.testclient import TestClient
 
-from ranking.serve import create_app
+from ranking.serve import create_app, main
 from ranking.train import load
 from ranking.trained_facts import required
 from ranking.training_frame import training_frame
@@ -111,3 +113,42 @@ def test_a_project_that_is_not_ready(tmp_path, project):
     (tmp_path / ".reland" / "current.json").write_text((project.root / ".reland" / "current.json").read_text())
     with pytest.raises(ArtifactError, match="no xgboost has been trained"):
         create_app(tmp_path)
+
+
+@pytest.fixture
+def copied(project, tmp_path):
+    """The project with an online store of its own, for tests that break it."""
+    root = shutil.copytree(project.root, tmp_path / "D")
+    return root, root / "feature_repo" / "data" / "online_store.db"
+
+
+def drop_tables(store):
+    with sqlite3.connect(store) as connection:
+        for (name,) in connection.execute("select name from sqlite_master where type = 'table'").fetchall():
+            connection.execute(f'drop table "{name}"')
+
+
+def test_a_store_without_tables_stops_the_start_and_says_what_to_type(copied, capsys):
+    root, store = copied
+    drop_tables(store)
+    with pytest.raises(FeatureStoreError, match="online store cannot be read") as caught:
+        create_app(root)
+    assert caught.value.hint == "reland publish"
+    assert "no such table" in caught.value.got
+    assert main(["--project", str(root)]) == 1
+    assert "reland publish" in capsys.readouterr().err
+
+
+def test_a_store_that_fails_later_is_answered_with_503_and_one_line(copied, caplog):
+    root, store = copied
+    client = TestClient(create_app(root))
+    assert rank(client, user_id="u1", candidates=ITEMS).status_code == 200
+    drop_tables(store)
+    answer = rank(client, user_id="u1", candidates=ITEMS)
+    assert answer.status_code == 503
+    assert answer.json() == {"detail": "the online store cannot be read; try again later"}
+    (said,) = [r.getMessage() for r in caplog.records if "online store" in r.getMessage()]
+    assert "no such table" in said
+    assert "reland publish" in said
+    assert "\n" not in said
+    assert client.get("/health").status_code == 200
