@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from itertools import count
 from typing import Any
 
@@ -15,6 +16,7 @@ from reland_features.curation import Curation, cover_users
 from reland_features.project import Project
 from reland_features.stages.base import Outcome, Progress, now, read_vectors, run_stage, text_encoder
 
+_LOG = logging.getLogger(__name__)
 COLD_START_USERS = "cold_start_users"
 
 
@@ -53,7 +55,15 @@ def build_pool(project: Project, encoded: Outcome, seeds: Outcome, rationales: O
             },
         )
         pool.write(draft.path)
-        curation.restricted_to(generated).write(draft.path)
+        current = curation.restricted_to(generated)
+        current.write(draft.path)
+        if lapsed := sorted((curation.replaced.keys() - current.replaced.keys()) & set(generated["seed_user_id"])):
+            _LOG.warning(
+                "%d edited rationales are no longer in force, as the LLM has written others since: %s; look at them: "
+                "reland pool decisions",
+                len(lapsed),
+                ", ".join(lapsed[:5]) + (", ..." if len(lapsed) > 5 else ""),
+            )
         draft.facts |= {
             "pool_version": pool.pool_version,
             "encoder_id": pool.encoder_id,

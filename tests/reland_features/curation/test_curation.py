@@ -130,13 +130,15 @@ def test_an_edited_rationale_is_embedded_anew_and_marked_wherever_it_is_read(toy
     assert explain(toy.open(), other).curated is None
 
 
-def test_an_edit_is_out_of_date_once_the_llm_has_written_another_rationale(toy):
+def test_an_edit_is_out_of_date_once_the_llm_has_written_another_rationale(toy, caplog):
     seed = ReasoningPool.read(toy.build()["pool"].artifact.path).frame["seed_user_id"][0]
     Desk.of(toy.open()).edit(seed, new_words(toy, seed), "ann")
     made = toy.build("rationales.model=another")
     frame = ReasoningPool.read(made["pool"].artifact.path).frame
     assert frame.filter(pl.col("seed_user_id") == seed)["summary"][0] != "Likes films of no kind."
     assert Curation.read(made["pool"].artifact.path).replaced == {}
+    (told,) = [record.getMessage() for record in caplog.records if record.name == "reland_features.stages.serving"]
+    assert told.startswith(f"1 edited rationales are no longer in force, as the LLM has written others since: {seed};")
 
 
 def test_an_edit_is_checked_as_an_answer_is_and_force_takes_it(toy):
