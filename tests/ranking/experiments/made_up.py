@@ -26,6 +26,7 @@ def made_up(
         facts={
             "spec": {"seed": seed, "task": task, "backbone": "sasrec", "quick": quick},
             "hyperparameters": {"options": {}, "fit": {"convention": "masked"}},
+            "inputs": {"marts": "made up"},
             "curve": [{"epoch": 1, "loss": 0.5, "seconds": 2.0, "metrics": {"ndcg@10_masked": 0.25}}],
             "best": {"ndcg@10_masked": 0.25},
             "best_epoch": 1,
