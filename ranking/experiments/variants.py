@@ -118,6 +118,9 @@ VARIANTS: dict[str, Variant] = {
     **_with_controls("own", "+ own text", texts="own"),
     **_with_controls("mean_text", "+ mean text of the history, no LLM", texts="history"),
     **_with_controls("earlier_text", "+ mean text of what came before, no LLM", texts="earlier"),
+    **_with_controls(
+        "earlier_text_cross", "+ mean text of what came before + cross, no LLM", texts="earlier", output="cross"
+    ),
     **_with_controls("kar", "KAR", fusion="none", item_text=False, base="id", output="kar"),
     **_with_controls("slim", "SLIM-style", fusion="none", item_text=False, base="id", output="slim"),
 }
