@@ -160,9 +160,7 @@ class Study:
         machines = sorted({run.facts["machine"] for group in groups for run in group.runs})
         title += f", users cut to their last {self.options.cut}" if self.options.cut else ""
         lines = [f"# {title}", "", f"`{self.command}`", "", f"Machine: {'; '.join(machines)}", ""]
-        if pools := sorted(
-            {_pool(run) for group in groups for run in group.runs if "pool_version" in run.facts["inputs"]}
-        ):
+        if pools := _pools([run for group in groups for run in group.runs]):
             lines += [f"Rationales: {'; '.join(pools)}", ""]
         if self.options.cut:
             lines += [CUT, ""]
@@ -206,12 +204,18 @@ def _hyperparameters(groups: Sequence[Group], trials: int) -> str:
     return f"{_TRIALS.format(trials=trials)}\n\n{table}"
 
 
-def _pool(run: Run) -> str:
-    version, task = run.facts["inputs"]["pool_version"], run.facts["spec"]["task"]
-    if "pool" not in run.facts:
-        return f"pool {version} ({task}), whose seeds were not counted then"
-    pool = run.facts["pool"]
-    return f"{pool['seeds']:,} seeds by {pool['written_by']}, {pool['embedded']} embedded (pool {version}, {task})"
+def _pools(runs: Sequence[Run]) -> list[str]:
+    """Say of each pool that was read how many seeds it has and who wrote its texts, as far as any run kept it."""
+    said: dict[tuple[str, str], str] = {}
+    for run in sorted(runs, key=lambda run: "pool" in run.facts):
+        if version := run.facts["inputs"].get("pool_version"):
+            task, pool = run.facts["spec"]["task"], run.facts.get("pool")
+            said[version, task] = f"pool {version} ({task}), " + (
+                f"{pool['seeds']:,} seeds by {pool['written_by']}, {pool['embedded']} embedded"
+                if pool
+                else "whose seeds were not counted then"
+            )
+    return sorted(said.values())
 
 
 def _without(run: Run, users: np.ndarray) -> Run:

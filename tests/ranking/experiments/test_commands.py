@@ -29,7 +29,7 @@ def test_table2_runs_the_controls_and_a_second_call_runs_nothing(world, capsys):
     written = world.raw()
     assert len(written) == 5 * 2  # id, f_item, ReLand, shuffled, constant
     text = world.text("table2_made-up")
-    assert "Rationales: 6 seeds by nobody, summary embedded (pool pool-1, collaborative)\n" in text
+    assert "Rationales: pool pool-1 (collaborative), 6 seeds by nobody, summary embedded\n" in text
     assert "10 to do" in capsys.readouterr().err
 
     assert world.run(*TABLE2, "--seeds", "2") == 0
