@@ -51,11 +51,12 @@ def applied_elsewhere(repository: Path, root: Path, store_file: str = STORE_FILE
     if registry is None:
         return None
     from feast.protos.feast.core.Registry_pb2 import Registry
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     config, stored = _config(repository, store_file), Registry()
     try:
         stored.ParseFromString(registry.read_bytes())
-    except Exception:  # protobuf's DecodeError; `feast apply` says so
+    except DecodeError:  # `feast apply` says so
         return None
     return next(_foreign_tables(stored, config, repository), None) or next(_foreign_sources(stored, config, root), None)
 

@@ -108,9 +108,12 @@ def write_rationale_file(pool: pl.DataFrame, model: str, path: Path) -> None:
     frame = pool.select(user_id="seed_user_id", steps=steps, model=pl.lit(model)).sort("user_id")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    frame.write_parquet(temporary) if suffix in _PARQUET else frame.write_ndjson(temporary)
-    sync(temporary)
-    temporary.replace(path)
+    try:
+        frame.write_parquet(temporary) if suffix in _PARQUET else frame.write_ndjson(temporary)
+        sync(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 class _Faults:
