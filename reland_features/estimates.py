@@ -9,15 +9,17 @@ from math import ceil
 from statistics import mean
 from typing import Any
 
+from reland_features.answers import problem_of, read_answer
 from reland_features.config import Rationales
 from reland_features.engines.base import Engine, Request
-from reland_features.ledger import Attempt, Ledger, Usage
+from reland_features.ledger import Attempt, Ledger
 from reland_features.prompts import PromptTemplate
 from reland_features.rationales import plan_calls
-from reland_features.rounds import Rounds, problem_of, read_answer
+from reland_features.rounds import Rounds
 from reland_features.seed_requests import Ask, Plan, is_sampling, is_told
 from reland_features.seed_tables import SeedTables
 from reland_features.skeleton import Fixed, Free
+from reland_features.usage import Usage
 
 PROBE = 16  # prompts whose answers are timed at least; from as many calls in the ledger on, those are believed
 _TIMED_BATCHES = 3  # at least: batches of one run differ by 10 % and more in seconds a call (benchmarks.dry_run)

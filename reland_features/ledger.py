@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Literal
 
-from reland_features.artifacts import content_id
 from reland_features.errors import ArtifactError
-from reland_features.skeleton import Choice, Fixed, Free, Skeleton
+from reland_features.usage import EngineUsage, Usage
 
 _APPLICATION = 0x526C4C64  # "RlLd", in the file's header: this database is a ledger
 _VERSION = 1
@@ -67,35 +66,6 @@ class Attempt:
     error: str
     started_at: str
     seconds: float
-
-
-@dataclass(frozen=True)
-class Usage:
-    """Totals of attempts: calls (failed ones included, imported answers not), failed calls, tokens, seconds."""
-
-    calls: int = 0
-    failed: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    seconds: float = 0.0
-
-    @property
-    def total_tokens(self) -> int:
-        """Tokens of prompts and answers."""
-        return self.prompt_tokens + self.completion_tokens
-
-    def cost(self, prompt_price: float, completion_price: float) -> float:
-        """Return the bill for prices per million tokens."""
-        return (self.prompt_tokens * prompt_price + self.completion_tokens * completion_price) / 1e6
-
-
-@dataclass(frozen=True)
-class EngineUsage:
-    """What one engine took, and what that costs at the prices it was last configured with."""
-
-    engine_id: str
-    usage: Usage
-    cost: float
 
 
 _COLUMNS = ", ".join(field.name for field in fields(Attempt))
@@ -301,40 +271,6 @@ class Ledger:
                 if is_full
                 else "check that the folder is writable and no other run uses it, then run again",
             ) from error
-
-
-def request_key(
-    engine_id: str,
-    messages: Sequence[Mapping[Any, str]],
-    parameters: Mapping[str, Any],
-    max_tokens: int,
-    skeleton_id: str = "",
-    attempt: int = 1,
-) -> str:
-    """Hash all that an answer depends on; a second attempt at an unusable answer has a key of its own."""
-    parts = [engine_id, [dict(m) for m in messages], dict(parameters), max_tokens, skeleton_id, attempt]
-    return content_id(parts, length=32)
-
-
-def skeleton_id(skeleton: Skeleton, options_id: str) -> str:
-    """Hash the constraint of an answer: the skeleton with its banned sets, and the option sets' own hash."""
-    return content_id([options_id, [_instruction(part) for part in skeleton]])
-
-
-def schema_id(skeleton: Skeleton, schema: Mapping[str, Any]) -> str:
-    """Hash the constraint of an answer that is held to a JSON schema: the schema as it is sent.
-
-    The skeleton's fixed text is not sent, but an answer is laid out, and kept, in its words: it is part of the hash.
-    """
-    return content_id([schema, [part.text if isinstance(part, Fixed) else "" for part in skeleton]])
-
-
-def _instruction(part: Fixed | Free | Choice) -> list[Any]:
-    if isinstance(part, Fixed):
-        return ["fixed", part.text]
-    if isinstance(part, Free):
-        return ["free", part.max_tokens, part.min_tokens]
-    return ["choice", part.options, sorted(part.banned)]
 
 
 def _chunks(keys: Iterable[str]) -> Iterator[list[str]]:

@@ -14,14 +14,15 @@ from pathlib import Path
 
 import polars as pl
 
+from reland_features.answers import problem_of, read_answer
 from reland_features.artifacts import sync
 from reland_features.errors import ArtifactError, ConfigError
-from reland_features.ledger import IMPORTED, Attempt, Ledger, Usage
+from reland_features.ledger import IMPORTED, Attempt, Ledger
 from reland_features.project import Project
 from reland_features.prompts import Catalogue, PromptTemplate
-from reland_features.rounds import problem_of, read_answer
 from reland_features.seed_requests import banned_titles
 from reland_features.seed_tables import items_seen
+from reland_features.usage import Usage
 
 _TYPES = {"prompt_tokens": pl.Int64, "completion_tokens": pl.Int64, "seconds": pl.Float64}
 SCHEMA = pl.Schema(

@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import accumulate, takewhile
 from typing import Any
 
+from reland_features.answers import problem_of, read_answer
+from reland_features.budget import excess, longest
 from reland_features.columns import RATIONALES
 from reland_features.config import Rationales
 from reland_features.engines.base import Completion, Engine, StreamingEngine, answer_batches
 from reland_features.errors import BudgetExceededError, TooManyFailuresError
-from reland_features.ledger import Attempt, Ledger, Usage
-from reland_features.prompts import Catalogue, ParsedRationale, PromptTemplate
+from reland_features.ledger import Attempt, Ledger
+from reland_features.prompts import ParsedRationale, PromptTemplate
 from reland_features.seed_requests import Ask, Plan, is_sampling, is_told, next_ask
+from reland_features.usage import Usage
 
 _HOPELESS = 24  # calls in a row that may fail before the engine is given up
 
@@ -111,9 +114,8 @@ class Rounds:
 
     def usage(self) -> dict[str, Any]:
         """Count this run's calls, and under `total` those of all runs for these requests."""
-        total, before = self._spent, self._before
-        here = Usage(*(getattr(total, name) - getattr(before, name) for name in asdict(total)))
-        return {**self._summary(here), "cached": self._cached, "total": self._summary(total)}
+        here = self._summary(self._spent - self._before)
+        return {**here, "cached": self._cached, "total": self._summary(self._spent)}
 
     def _summary(self, usage: Usage) -> dict[str, Any]:
         cost = usage.cost(self._settings.prompt_price, self._settings.completion_price)
@@ -124,7 +126,7 @@ class Rounds:
         keys = {key for _, ask in asks for key in ask.keys} - self._keys
         known, earlier = self._known(ask for _, ask in asks), self._ledger.usage(sorted(keys))
         self._keys |= keys
-        self._spent, self._before = _add(self._spent, earlier), _add(self._before, earlier)
+        self._spent, self._before = self._spent + earlier, self._before + earlier
         for root, ask in asks:
             if ask.key in known:
                 self._take(root, ask, known[ask.key])
@@ -174,7 +176,7 @@ class Rounds:
             ok = attempt.status == "ok"
             self._failed_in_a_row = 0 if ok else self._failed_in_a_row + 1
             call = Usage(1, not ok, attempt.prompt_tokens, attempt.completion_tokens, attempt.seconds)
-            self._spent = _add(self._spent, call)
+            self._spent += call
         allowed = self._settings.max_failed_fraction * len(self._plan.roots)
         if self._failed_in_a_row >= max(_HOPELESS, 3 * len(batch), allowed + 1):
             errors = [attempt.error for attempt in self._failures.values()]
@@ -255,69 +257,19 @@ class Rounds:
             Not even the first one fits.
         """
         settings = self._settings
-        prices = settings.prompt_price, settings.completion_price
-
-        def passed(longest: Usage) -> tuple[str, float, float, float] | None:
-            spent, after = self._spent, _add(self._spent, longest)
-            for name, limit, now, then in (
-                ("max_requests", settings.max_requests, spent.calls, after.calls),
-                ("max_total_tokens", settings.max_total_tokens, spent.total_tokens, after.total_tokens),
-                ("max_cost", settings.max_cost, spent.cost(*prices), after.cost(*prices)),
-            ):
-                if limit is not None and then > limit:
-                    return name, limit, now, then
-            return None
-
-        if over := passed(_longest(batches[0])):
-            name, limit, now, then = over
+        most = [longest(ask for _, ask in batch) for batch in batches]
+        if over := excess(settings, self._spent, most[0]):
             raise BudgetExceededError(
                 f"the next {len(batches[0])} LLM calls might pass the budget; "
                 f"{len(self._answers)} of {len(self._plan.roots)} requests are answered and kept",
-                where=f"rationales.{name}",
-                got=f"{now:,.10g} spent, {then:,.10g} after the next calls at most",
-                expected=f"at most {limit:,.10g}",
-                hint=f"reland run --set rationales.{name}=N with a larger N; answered requests cost nothing",
+                where=f"rationales.{over.name}",
+                got=f"{over.spent:,.10g} spent, {over.after:,.10g} after the next calls at most",
+                expected=f"at most {over.limit:,.10g}",
+                hint=f"reland run --set rationales.{over.name}=N with a larger N; answered requests cost nothing",
             )
         if not isinstance(self._engine, StreamingEngine):
             return 1
-        totals = accumulate((_longest(batch) for batch in batches), _add)
-        return sum(1 for _ in takewhile(lambda total: passed(total) is None, totals))
-
-
-def _longest(batch: Sequence[tuple[str, Ask]]) -> Usage:
-    """Return what a batch takes if every answer is as long as it may be."""
-    asks = [ask for _, ask in batch]
-    return Usage(
-        calls=len(asks),
-        prompt_tokens=sum(ask.prompt_tokens for ask in asks),
-        completion_tokens=sum(ask.request.max_tokens for ask in asks),
-    )
-
-
-def read_answer(
-    text: str,
-    template: PromptTemplate,
-    catalogue: Catalogue,
-    banned: Collection[str],
-    settings: Rationales,
-    *,
-    needs_step2: bool = True,
-) -> ParsedRationale:
-    """Read an answer of the ledger; where Step 1 alone will do, for that at least. `banned` are full titles."""
-    parsed = template.parse(text, catalogue, banned, settings.categories, settings.items)
-    return template.parse_step1(text) if parsed.reason and not needs_step2 else parsed
-
-
-def problem_of(answer: Attempt, parsed: ParsedRationale) -> str:
-    """Return why an answer is not usable, or nothing."""
-    if answer.finish_reason == "length":
-        truncated = f"the answer is truncated after {answer.completion_tokens} tokens"
-        return f"{truncated}; {parsed.reason}" if parsed.reason else truncated
-    return parsed.reason
-
-
-def _add(one: Usage, other: Usage) -> Usage:
-    return Usage(*(getattr(one, name) + getattr(other, name) for name in asdict(one)))
+        return sum(1 for _ in takewhile(lambda total: not excess(settings, self._spent, total), accumulate(most)))
 
 
 def too_many_failures(reasons: Sequence[str], total: int, settings: Rationales, ledger: Ledger) -> TooManyFailuresError:

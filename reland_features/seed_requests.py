@@ -11,7 +11,7 @@ from reland_features.config import Rationales
 from reland_features.engines.base import Engine, Message, Request
 from reland_features.engines.structured import json_schema
 from reland_features.errors import ConfigError, EngineError, TableError
-from reland_features.ledger import request_key, schema_id, skeleton_id
+from reland_features.ledger_keys import request_key, schema_id, skeleton_id
 from reland_features.prompts import Catalogue, Condensing, HistoryItem, PromptTemplate
 from reland_features.seed_tables import SeedTables
 from reland_features.skeleton import Options, Skeleton

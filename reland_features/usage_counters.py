@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reland_features.artifacts import write_atomically
-from reland_features.ledger import EngineUsage, Ledger
+from reland_features.ledger import Ledger
+from reland_features.usage import EngineUsage
 
 _PAUSE = 15.0  # seconds between two writes while a run works: what Prometheus reads at most
 _COUNTERS = {

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "reland_features"
 # Later lines may import earlier ones; files of one line do not import each other.
 LAYERS = """
 errors columns process settings
-config artifacts templates column_names tuning/__init__ __init__ curation/decisions curation/words
+usage config artifacts templates column_names tuning/__init__ __init__ curation/decisions curation/words
 project retries interactions seed_tables skeleton weights crosses source_tables curation/curation
 demo/__init__ demo/tastes demo/download databases source_columns tuning/adapters curation/__init__
 demo/catalogue demo/draws mart_files source_times
@@ -26,9 +26,9 @@ prompts/schema prompts/grounding prompts/condensing
 prompts/parsing encoders/lightgcn encoders/sasrec engines/hf engines/openai engines/vllm engines/ray
 engines/dummy index/exact index/milvus
 prompts/template
-encoders/__init__ engines/__init__ prompts/__init__ index/__init__ seeds ledger text_encoder init profiles
-fused_rationales cold_start seed_curve seed_requests usage_counters pool demo_project publishing
-rationale_file tuning/examples
+encoders/__init__ engines/__init__ prompts/__init__ index/__init__ seeds ledger ledger_keys text_encoder init profiles
+answers fused_rationales cold_start seed_curve seed_requests usage_counters pool demo_project publishing
+rationale_file tuning/examples budget
 rounds matching imported_texts tuning/tokens finished_pool live_pool quality/bootstrap feast_registry
 rationales features seed_tokens feature_store tuning/lora tuning/measures review/base quality/samples
 curation/editing

@@ -10,17 +10,19 @@ from typing import Any
 
 import polars as pl
 
+from reland_features.budget import excess, longest
 from reland_features.curation.decisions import DECISIONS, Decision, read_decisions
 from reland_features.curation.editing import Desk
 from reland_features.curation.words import Words
 from reland_features.engines.base import Engine, Message
 from reland_features.errors import BudgetExceededError, PoolError
-from reland_features.ledger import Ledger, Usage
+from reland_features.ledger import Ledger
 from reland_features.prompts import PromptTemplate
 from reland_features.rounds import Rounds
 from reland_features.seed_requests import Ask, Plan, plan_requests, request_keys
 from reland_features.seed_tables import SeedTables
 from reland_features.stages import llm_engine
+from reland_features.usage import Usage
 
 
 @dataclass(frozen=True)
@@ -129,26 +131,18 @@ def _attempts(plan: Plan, seed: str, engine: Engine, earlier: str, feedback: str
 
 def _check_budget(desk: Desk, ask: Ask, ledger: Ledger) -> None:
     """Raise before a call that might pass what all calls for this project's seeds may take."""
-    settings = desk.project.config.rationales
     counted = desk.finished.rationales.manifest["usage"]["total"]
     asked = [d.ledger_key for d in read_decisions(desk.project.state / DECISIONS) if d.ledger_key]
     again = ledger.usage([*asked, ask.key]) if asked else Usage()
-    prompt = counted["prompt_tokens"] + again.prompt_tokens + ask.prompt_tokens
-    completion = counted["completion_tokens"] + again.completion_tokens + ask.request.max_tokens
-    after = Usage(counted["calls"] + again.calls + 1, 0, prompt, completion)
-    for name, limit, value in (
-        ("max_requests", settings.max_requests, after.calls),
-        ("max_total_tokens", settings.max_total_tokens, after.total_tokens),
-        ("max_cost", settings.max_cost, after.cost(settings.prompt_price, settings.completion_price)),
-    ):
-        if limit is not None and value > limit:
-            raise BudgetExceededError(
-                "one more LLM call might pass the budget",
-                where=f"rationales.{name}",
-                got=f"{value:,.10g} after the call at most",
-                expected=f"at most {limit:,.10g}",
-                hint=f"reland pool regenerate {ask.seed_user_id} --set rationales.{name}=N with a larger N",
-            )
+    spent = again + Usage(counted["calls"], 0, counted["prompt_tokens"], counted["completion_tokens"])
+    if over := excess(desk.project.config.rationales, spent, longest([ask])):
+        raise BudgetExceededError(
+            "one more LLM call might pass the budget",
+            where=f"rationales.{over.name}",
+            got=f"{over.after:,.10g} after the call at most",
+            expected=f"at most {over.limit:,.10g}",
+            hint=f"reland pool regenerate {ask.seed_user_id} --set rationales.{over.name}=N with a larger N",
+        )
 
 
 def _silent(done: int, total: int) -> None:

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from reland_features.errors import ArtifactError
-from reland_features.ledger import Attempt, EngineUsage, Ledger, Usage, request_key, skeleton_id
+from reland_features.ledger import Attempt, Ledger
+from reland_features.ledger_keys import request_key, skeleton_id
 from reland_features.skeleton import Choice, Fixed, Free
+from reland_features.usage import EngineUsage, Usage
 
 ROOT = Path(__file__).parents[2]
 ANSWERED = Attempt(

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from reland_features.ledger import Attempt, EngineUsage, Ledger, Usage
+from reland_features.ledger import Attempt, Ledger
+from reland_features.usage import EngineUsage, Usage
 from reland_features.usage_counters import UsageCounters, render
 
 CALL = Attempt("k", "hf:m", "p", "{}", "u", "ok", "text", "stop", 100, 20, "", "2024-01-01T00:00:00+00:00", 0.5)

@@ -10,7 +10,7 @@ import pytest
 from reland_features.config import Rationales
 from reland_features.engines.dummy import DummyEngine
 from reland_features.engines.openai import OpenAIEngine
-from reland_features.ledger import request_key, skeleton_id
+from reland_features.ledger_keys import request_key, skeleton_id
 from reland_features.prompts import PromptTemplate
 from reland_features.seed_requests import plan_requests
 
