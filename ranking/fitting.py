@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from numbers import Real
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from ranking.full_ranking import K, RankingMetrics, full_ranking
 from ranking.memory import reuse_freed_memory
 from ranking.splits import Part
 from ranking.training_state import Evaluation, TrainingState
-from reland_features.errors import RelandError
+from reland_features.errors import ConfigError, RelandError
 
 
 class TrainingDivergedError(RelandError):
@@ -34,6 +35,10 @@ class FitSettings:
     ----------
     learning_rate, weight_decay : float
         Of Adam.
+    schedule : {"constant", "cosine"}
+        Whether the learning rate stays, or falls to zero by half a cosine over `max_epochs` epochs. A constant rate ends
+        in noise that more epochs do not take away; a falling one ends as well, or better, in a third of the epochs
+        (MovieLens 1M), but `max_epochs` has then to be chosen with the rate.
     max_epochs : int
         Upper bound.
     patience : int
@@ -49,11 +54,30 @@ class FitSettings:
 
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
+    schedule: Literal["constant", "cosine"] = "constant"
     max_epochs: int = 200
     patience: int = 10
     evaluate_every: int = 1
     validation_users: int | None = None
     convention: Literal["unmasked", "masked"] = "masked"
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for a schedule that there is not."""
+        if self.schedule not in (known := ("constant", "cosine")):
+            raise ConfigError("no such schedule", where="fit.schedule", got=self.schedule, expected=" or ".join(known))
+
+    def rate_of(self, epoch: int) -> float:
+        """Return the learning rate of an epoch, counted from 1."""
+        if self.schedule == "constant":
+            return self.learning_rate
+        return self.learning_rate * (1 + math.cos(math.pi * (epoch - 1) / self.max_epochs)) / 2
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return them as plain values; a constant schedule, which was once the only one, is not named."""
+        values = asdict(self)
+        if self.schedule == "constant":
+            del values["schedule"]
+        return values
 
 
 @dataclass(frozen=True)
@@ -112,6 +136,8 @@ def fit(
             else TrainingState()
         )
         while state.epoch < settings.max_epochs and state.since < settings.patience:
+            for group in optimizer.param_groups:
+                group["lr"] = settings.rate_of(state.epoch + 1)
             started = time.process_time()
             loss = train_epoch(backbone, optimizer, generator)
             state.seconds += time.process_time() - started
@@ -158,7 +184,7 @@ def _decided_by(backbone: Backbone, settings: FitSettings, seed: int) -> dict[st
 
     A backbone's options are found as the public attributes, of it and of its own modules, that are plain values,
     such as its batch size. The training part is there as a hash. When training stops is not part of it: one may go on
-    for longer.
+    for longer, unless the learning rate falls towards that end.
     """
     split = hashlib.blake2b(digest_size=8)
     for part in (backbone.split.training, backbone.split.training_pairs()[1]):
@@ -170,7 +196,8 @@ def _decided_by(backbone: Backbone, settings: FitSettings, seed: int) -> dict[st
         for name, value in vars(module).items()
         if isinstance(value, Real | str) and not name.startswith("_") and name != "training"
     }
-    course = {name: value for name, value in asdict(settings).items() if name not in ("max_epochs", "patience")}
+    ends = ("patience",) if settings.schedule == "cosine" else ("patience", "max_epochs")
+    course = {name: value for name, value in settings.as_dict().items() if name not in ends}
     facts = {"backbone": type(backbone).__name__, **options, **course, "seed": seed}
     # Values of numpy would be written in a way that torch refuses to read.
     plain = {name: float(v) if isinstance(v, Real) and not isinstance(v, int) else v for name, v in facts.items()}

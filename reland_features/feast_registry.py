@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from reland_features.columns import FEATURE_TABLES, OPTIONAL_FEATURE_TABLES
+from reland_features.errors import FeatureStoreError
 
 STORE_FILE = "feature_store.yaml"
 _TABLES = {table.name for table in (*FEATURE_TABLES, *OPTIONAL_FEATURE_TABLES)}
@@ -40,6 +41,11 @@ def applied_elsewhere(repository: Path, root: Path, store_file: str = STORE_FILE
         The Feast repository.
     root : Path
         The project folder, with `features/`; a registry outside it is not looked at.
+
+    Raises
+    ------
+    FeatureStoreError
+        The configuration is wrong.
 
     Notes
     -----
@@ -71,7 +77,7 @@ def drop_if_applied_elsewhere(repository: Path, root: Path, store_file: str = ST
 
 
 def _config(repository: Path, store_file: str) -> Any:
-    """Read Feast's configuration; None where there is none or it is wrong, as `feast apply` says so."""
+    """Read Feast's configuration; None where there is none. Raises `FeatureStoreError` where it is wrong."""
     from feast.repo_config import load_repo_config
 
     path = repository / store_file
@@ -81,8 +87,8 @@ def _config(repository: Path, store_file: str) -> Any:
         config = load_repo_config(repository.resolve(), path.resolve())
         # Both are made when they are first asked for, and are checked only then.
         return config if config.registry and config.online_store else None
-    except Exception:
-        return None
+    except Exception as error:  # of Feast, pydantic, YAML, or of the import of somebody's online store
+        raise FeatureStoreError("Feast cannot read its configuration", where=str(path), got=error) from error
 
 
 def _foreign_tables(stored: Any, config: Any, repository: Path) -> Iterator[Path]:

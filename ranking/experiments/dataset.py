@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +30,7 @@ class Hyperparameters:
 
     def as_dict(self) -> dict[str, Any]:
         """Return them as plain values."""
-        return {"options": dict(self.options), "fit": asdict(self.fit)}
+        return {"options": dict(self.options), "fit": self.fit.as_dict()}
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Dataset:
     sources : mapping
         More changes of `reland.toml`, by the name of another source of rationales.
     backbones : mapping
-        Task → backbone → ``options``, ``fit``, ``quick`` (the same two again) and ``search`` (lists).
+        Task → backbone → ``options``, ``fit``, ``cut`` and ``quick`` (the same two again) and ``search`` (lists).
     paper : mapping
         Task → backbone → variant → (HR@10, NDCG@10) of the paper's Table 2.
     public : mapping
@@ -67,12 +67,20 @@ class Dataset:
     given: str = ""
 
     def hyperparameters(
-        self, task: str, backbone: str, *, quick: bool = False, overrides: Mapping[str, Any] | None = None
+        self,
+        task: str,
+        backbone: str,
+        *,
+        cut: bool = False,
+        quick: bool = False,
+        overrides: Mapping[str, Any] | None = None,
     ) -> Hyperparameters:
-        """Return a backbone's hyperparameters: the file's, then its quick ones, then overrides.
+        """Return a backbone's hyperparameters: the file's, then those for cut users, then quick ones, then overrides.
 
         Parameters
         ----------
+        cut : bool
+            Whether users are cut to their last events: an epoch has then fewer steps.
         overrides : mapping, optional
             By ``options.<name>`` or ``fit.<name>``.
 
@@ -83,8 +91,8 @@ class Dataset:
         """
         table = self.backbones[task].get(backbone, {})
         values = {part: dict(table.get(part, {})) for part in ("options", "fit")}
-        if quick:
-            for part, changes in table.get("quick", {}).items():
+        for name in [name for name, is_asked in (("cut", cut), ("quick", quick)) if is_asked]:
+            for part, changes in table.get(name, {}).items():
                 values[part] |= changes
         for key, value in (overrides or {}).items():
             part, _, name = key.partition(".")

@@ -106,7 +106,11 @@ class Runner:
         if spec.keep_last is not None:
             inputs["masked"] = "whole histories"  # runs from before it was so, only what the cut left, keep other ids
         hyperparameters = self.dataset.hyperparameters(
-            spec.task, spec.backbone, quick=spec.quick, overrides=dict(spec.overrides)
+            spec.task,
+            spec.backbone,
+            cut=spec.keep_last is not None,
+            quick=spec.quick,
+            overrides=dict(spec.overrides),
         )
         return Plan(spec, hyperparameters, inputs, project.root)
 

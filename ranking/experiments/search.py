@@ -31,7 +31,11 @@ def run(study: Study) -> list[Path]:
         changes = ", ".join(f"{key} = {value}" for key, value in trial.overrides)
         print(f"{trial.score:.4f}  epoch {trial.epoch:>3}  {changes}", file=sys.stderr)
     best = study.dataset.hyperparameters(
-        task, options.backbone, quick=options.quick, overrides=dict(found[0].overrides)
+        task,
+        options.backbone,
+        cut=spec.keep_last is not None,
+        quick=options.quick,
+        overrides=dict(found[0].overrides),
     ).as_dict()
     print(f"# validation NDCG@10 {found[0].score:.4f}: {study.command}")
     print(toml.dumps({task: {options.backbone: best}}), end="")

@@ -97,7 +97,8 @@ def _trials(runner: Runner, spec: RunSpec, count: int) -> list[RunSpec]:
 
 
 def _changes(runner: Runner, spec: RunSpec, trial: Trial) -> tuple[tuple[str, Any], ...]:
-    held = runner.dataset.hyperparameters(spec.task, spec.backbone, quick=spec.quick).as_dict()
+    cut = spec.keep_last is not None
+    held = runner.dataset.hyperparameters(spec.task, spec.backbone, cut=cut, quick=spec.quick).as_dict()
     parts = [(key.partition("."), value) for key, value in trial.overrides]
     return tuple(
         (f"{part}.{name}", value) for (part, _, name), value in parts if held[part].get(name, _ABSENT) != value

@@ -9,7 +9,7 @@ from torch import nn
 from ranking.backbones.base import Backbone
 from ranking.fitting import FitSettings, TrainingDivergedError, evaluate, fit
 from ranking.splits import Split
-from reland_features.errors import FeatureStoreError
+from reland_features.errors import ConfigError, FeatureStoreError
 
 
 @pytest.fixture
@@ -61,6 +61,40 @@ def test_it_stops_when_patience_ends_and_keeps_the_best_weights(split):
 def test_it_evaluates_every_few_epochs_and_at_the_end(split):
     done = fit(Scripted(split, [1.5] * 9), FitSettings(max_epochs=7, evaluate_every=3))
     assert [point.epoch for point in done.curve] == [3, 6, 7]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    # 0.1 · (1 + cos(π · 0)) / 2, of π / 3 and of 2π / 3
+    [("constant", [0.1, 0.1, 0.1]), ("cosine", [0.1, 0.075, 0.025])],
+)
+def test_the_learning_rate_of_every_epoch_follows_the_schedule(split, schedule, rates):
+    class Falling(Scripted):
+        def loss(self, batch):
+            return -self.level
+
+        def __init__(self, split):
+            super().__init__(split, [1.0])
+            self.level = nn.Parameter(torch.zeros(()))
+
+    settings = FitSettings(learning_rate=0.1, schedule=schedule, max_epochs=3)
+    seen = []
+    backbone = Falling(split)
+    fit(backbone, settings, progress=lambda point: seen.append(float(backbone.level.detach())))
+    # Under a constant gradient Adam moves a weight by the learning rate: three batches an epoch.
+    assert np.diff([0.0, *seen]) == pytest.approx(3 * np.array(rates), rel=1e-4)
+    assert [settings.rate_of(epoch) for epoch in (1, 2, 3)] == pytest.approx(rates)
+
+
+def test_a_schedule_that_there_is_not_is_named():
+    with pytest.raises(ConfigError, match="no such schedule") as raised:
+        FitSettings(schedule="linear")
+    assert (raised.value.got, raised.value.expected) == ("linear", "constant or cosine")
+
+
+def test_a_constant_schedule_is_not_named_so_that_earlier_runs_keep_their_ids():
+    assert "schedule" not in FitSettings().as_dict()
+    assert FitSettings(schedule="cosine").as_dict()["schedule"] == "cosine"
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_batch_named(split):

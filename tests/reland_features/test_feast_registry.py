@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from feast.protos.feast.core.Registry_pb2 import Registry
 
+from reland_features.errors import FeatureStoreError
 from reland_features.feast_registry import applied_elsewhere, drop_if_applied_elsewhere
+from reland_features.feature_store import open_store
 
 SQLITE = "online_store:\n  type: sqlite\n  path: data/online_store.db\n"
 REDIS = "online_store:\n  type: redis\n  connection_string: 127.0.0.1:1\n"
@@ -105,13 +107,40 @@ def test_a_registry_outside_the_project_is_shared_on_purpose(tmp_path):
     assert shared.is_file()
 
 
-@pytest.mark.parametrize("broken", ["registry", "configuration", "folder"])
+@pytest.mark.parametrize("broken", ["registry", "folder"])
 def test_what_cannot_be_read_is_left_to_feast_apply(tmp_path, broken):
     repository = write(tmp_path / "D", table=tmp_path / "old.db")
     if broken == "registry":
         (repository / "data" / "registry.db").write_bytes(b"\xff\xff nothing of Feast's")
-    elif broken == "configuration":
-        (repository / "feature_store.yaml").write_text("project: [")
     else:
         repository = tmp_path / "nowhere"
     assert drop_if_applied_elsewhere(repository, tmp_path / "D") is None
+
+
+@pytest.mark.parametrize(
+    ("configuration", "named"),
+    [
+        ("project: [", "line 1, column"),
+        ("provider: local\n", "Field required"),
+        ("project: x\nprovider: local\nonline_store: {type: nosuch}\n", "nosuch"),
+    ],
+)
+def test_a_configuration_that_feast_cannot_read_is_an_error_and_nothing_is_deleted(tmp_path, configuration, named):
+    repository = write(tmp_path / "D", table=tmp_path / "old.db")
+    (repository / "feature_store.yaml").write_text(configuration)
+    for ask in (drop_if_applied_elsewhere, applied_elsewhere):
+        with pytest.raises(FeatureStoreError, match="Feast cannot read its configuration") as raised:
+            ask(repository, tmp_path / "D")
+        assert raised.value.where == str(repository / "feature_store.yaml")
+        assert named in str(raised.value.got)
+    assert (repository / "data" / "registry.db").is_file()
+
+
+def test_a_store_that_was_applied_in_another_folder_is_not_opened(tmp_path):
+    old = tmp_path / "old"
+    repository = write(tmp_path / "D", source=old / "features")
+    with pytest.raises(FeatureStoreError, match="was applied in another folder") as raised:
+        open_store(repository)
+    assert raised.value.where == str(repository)
+    assert str(old / "features") in str(raised.value.got)
+    assert "reland publish" in raised.value.hint

@@ -33,19 +33,22 @@ def untimed(done):
     return [replace(point, seconds=0.0) for point in done.curve]
 
 
-@pytest.mark.parametrize("name", [*SEQUENTIAL, *COLLABORATIVE])
-def test_a_killed_training_ends_in_the_same_weights(name, random_split, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [*((name, SETTINGS) for name in [*SEQUENTIAL, *COLLABORATIVE]), ("gru4rec", replace(SETTINGS, schedule="cosine"))],
+)
+def test_a_killed_training_ends_in_the_same_weights(name, settings, random_split, tmp_path):
     def make():
         return build(name, random_split, {"dimension": 8, "batch_size": 16}, seed=3)
 
     undisturbed, killed, resumed = make(), make(), make()
-    expected = fit(undisturbed, SETTINGS, seed=5)
+    expected = fit(undisturbed, settings, seed=5)
     state = tmp_path / "weights" / "run.training"
     with pytest.raises(KilledError):
-        fit(killed, SETTINGS, seed=5, state_file=state, progress=kill_after(1))
+        fit(killed, settings, seed=5, state_file=state, progress=kill_after(1))
     torch.manual_seed(99)  # another process has other random numbers
     seen = []
-    found = fit(resumed, SETTINGS, seed=5, state_file=state, progress=seen.append)
+    found = fit(resumed, settings, seed=5, state_file=state, progress=seen.append)
     assert [point.epoch for point in seen] == [4, 6]
     assert untimed(found) == untimed(expected)
     assert (found.best, found.best_epoch, found.epochs) == (expected.best, expected.best_epoch, expected.epochs)
@@ -148,6 +151,15 @@ def test_a_training_may_go_on_for_longer(random_split, tmp_path):
     fit(backbone, short, seed=5, state_file=tmp_path / "state")
     more = fit(build("sasrec", random_split, OPTIONS), long, seed=5, state_file=tmp_path / "state")
     assert [point.epoch for point in more.curve] == [2, 4]
+
+
+def test_a_training_whose_learning_rate_falls_towards_another_end_is_another(random_split, tmp_path):
+    short = replace(SETTINGS, schedule="cosine", max_epochs=2)
+    fit(build("sasrec", random_split, OPTIONS), short, seed=5, state_file=tmp_path / "state")
+    error = refused(
+        build("sasrec", random_split, OPTIONS), replace(short, max_epochs=4, patience=3), 5, tmp_path / "state"
+    )
+    assert (error.got, error.expected) == ("max_epochs 2", "max_epochs 4")
 
 
 def test_a_state_of_another_seed_is_refused(random_split, state):

@@ -43,6 +43,7 @@ FILE = """
 "rationales.prompt" = "{prompts}/direct.toml"
 [collaborative.lightgcn]
 fit = { max_epochs = 3, learning_rate = 0.05 }
+cut = { fit = { max_epochs = 2 } }
 quick = { fit = { max_epochs = 1 } }
 search = { "fit.learning_rate" = [0.05, 0.01], "fit.weight_decay" = [0.0, 0.1] }
 [paper.collaborative.lightgcn]

@@ -312,8 +312,9 @@ def test_where_cuts_the_training_part(world):
     assert world.run("where", "--backbones", "lightgcn", "--variants", "reland", "--keep-last", "2,all") == 0
     frame = pl.read_parquet(world.results / "where_made-up.parquet")
     assert set(frame["setting"]) == {"lightgcn, last 2", "lightgcn"}
-    specs = [Run.read(path).facts["spec"]["keep_last"] for path in (world.results / "raw").rglob("*.parquet")]
-    assert sorted(specs, key=str) == [2] * 4 + [None] * 4
+    runs = [Run.read(path).facts for path in (world.results / "raw").rglob("*.parquet")]
+    found = [(facts["spec"]["keep_last"], facts["hyperparameters"]["fit"]["max_epochs"]) for facts in runs]
+    assert sorted(found, key=str) == [(2, 2)] * 4 + [(None, 3)] * 4
 
 
 def test_search_prints_the_best_by_validation_as_toml_and_never_ranks_the_test_part(world, capsys, monkeypatch):

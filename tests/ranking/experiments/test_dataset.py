@@ -31,6 +31,7 @@ order_column = "pos"
 [sequential.sasrec]
 options = { dimension = 8, dropout = 0.5 }
 fit = { learning_rate = 0.01 }
+cut = { options = { negatives = 9 }, fit = { learning_rate = 0.5, max_epochs = 5 } }
 quick = { options = { negatives = 4 }, fit = { max_epochs = 2 } }
 search = { "options.dropout" = [0.1, 0.2], "fit.learning_rate" = [0.1, 0.01, 0.001] }
 [paper.sequential.sasrec]
@@ -54,6 +55,16 @@ def test_quick_and_overrides_change_only_what_they_name(dataset):
     assert (quick.fit.learning_rate, quick.fit.max_epochs) == (0.01, 2)
 
 
+def test_cut_users_have_hyperparameters_of_their_own_and_quick_ones_go_before_them(dataset):
+    cut = dataset.hyperparameters("sequential", "sasrec", cut=True)
+    assert cut.options == {"dimension": 8, "dropout": 0.5, "negatives": 9}
+    assert (cut.fit.learning_rate, cut.fit.max_epochs) == (0.5, 5)
+
+    quick = dataset.hyperparameters("sequential", "sasrec", cut=True, quick=True, overrides={"fit.patience": 1})
+    assert quick.options["negatives"] == 4
+    assert (quick.fit.learning_rate, quick.fit.max_epochs, quick.fit.patience) == (0.5, 2, 1)
+
+
 @pytest.mark.parametrize("key", ["dropout", "optimizer.rate", "fit.rate"])
 def test_an_override_of_nothing_is_an_error(dataset, key):
     with pytest.raises(ConfigError, match="has no such name"):
@@ -73,7 +84,8 @@ def test_the_files_hold_every_backbone_and_a_valid_project(name):
         task = task_of(backbone)
         assert dataset.backbones[task][backbone]["fit"]
         assert set(dataset.paper[task][backbone]) >= {"id", "f_item", "reland"}
-        found = [dataset.hyperparameters(task, backbone, quick=quick) for quick in (False, True)]
+        either = (False, True)
+        found = [dataset.hyperparameters(task, backbone, cut=cut, quick=quick) for cut in either for quick in either]
         space = dataset.search_space(task, backbone)
         found += [dataset.hyperparameters(task, backbone, overrides=trial) for trial in combinations(space, 2)]
         for each in found:  # raises ConfigError for an option that the backbone does not have
