@@ -50,6 +50,24 @@ def test_every_linked_file_exists(page):
         assert (ROOT / page).parent.joinpath(target).exists(), target
 
 
+def anchors(text: str) -> set[str]:
+    """Return the anchors that GitHub makes of a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/when_to_expect_a_gain.md"])
+def test_every_link_within_a_page_leads_somewhere(page):
+    text = (ROOT / page).read_text()
+    assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= anchors(text)
+
+
+def test_every_section_of_the_readme_stands_in_its_contents():
+    contents = README[README.index("**On this page:**") : README.index("## Two commands")]
+    sections = re.findall(r"^## (.+)$", README, flags=re.MULTILINE)
+    assert [" ".join(name.split()) for name in re.findall(r"\[([^]]+)\]\(#", contents)] == sections
+
+
 @pytest.mark.parametrize(
     "page, after, backbones",
     [
