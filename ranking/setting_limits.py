@@ -35,7 +35,7 @@ def check_limits(
     kinds: tuple[tuple[Sequence[str], str, Callable[[Any], bool]], ...] = (
         (above_zero, "a number above 0", lambda value: math.isfinite(value) and value > 0),
         (not_negative, "0 or a number above", lambda value: math.isfinite(value) and value >= 0),
-        (counts, "a whole number from 1", lambda value: isinstance(value, Integral) and value >= 1),
+        (counts, "a whole number from 1", lambda value: isinstance(value, Integral) and int(value) >= 1),
     )
     wrong = {
         name: limit
