@@ -49,8 +49,10 @@ user_rationale, user_seed_match, seed_rationale, user_activity, item_attributes 
 )
 
 # Published only with match.top_k above 1 or cold_start.enabled; a view without a file could not be materialized
+_match_detail = []
 if (Path(FEATURES) / USER_MATCH_DETAIL.name).is_dir():
     user_match_detail = rationale_view(USER_MATCH_DETAIL, FEATURES, entity=user, owner=OWNER)
+    _match_detail = [user_match_detail[["seed_user_ids", "seed_weights", "pool_version"]]]
 
 # On-demand views: the same function offline and online
 
@@ -98,8 +100,9 @@ ranker_users = FeatureService(
     features=[
         user_activity[["interaction_count", "activity_level"]],
         user_seed_match[["seed_user_id", "similarity", "cluster_id", "pool_version"]],
+        *_match_detail,
     ],
-    description="What a neural ranker reads of a user: activity, and which seed's rationale is inherited.",
+    description="What a neural ranker reads of a user: activity, and which seeds' rationales are inherited.",
     owner=OWNER,
     tags={"rationales": "yes", "layout": "compact"},
 )

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
+from reland_features.columns import USER_RATIONALE
 from reland_features.errors import RelandError, TrainingFrameError
 
 if TYPE_CHECKING:
     from feast import FeatureStore
+
+    from ranking.project import RankingProject
 
 _ROW = "reland_row"
 
@@ -66,6 +69,39 @@ def read_view(
             hint="use offline_store: {type: duckdb}; the file store drops rows that share key and time",
         )
     return joined.select(names)
+
+
+def check_pool(versions: pl.Series, project: RankingProject) -> None:
+    """Check that rows joined through Feast are of the project's pool, which a trained ranker says it was made with.
+
+    Parameters
+    ----------
+    versions : polars.Series
+        The pool version of each row; null for one without a rationale.
+
+    Raises
+    ------
+    FeaturesError
+        Some are of another pool: Feast takes the last published rows, whichever run is current.
+    """
+    other = versions.drop_nulls().filter(versions.drop_nulls() != project.pool_version)
+    if len(other):
+        raise FeaturesError(
+            "Feast joins rows of another reasoning pool than the project's",
+            where=str(project.repository),
+            got=f"{len(other):,} rows of pool {', '.join(other.unique().sort().head(3))}",
+            expected=f"pool {project.pool_version}, run {project.features_run}",
+            hint="a later run was published for the same time: reland run makes one current",
+        )
+
+
+def check_pool_of_users(store: FeatureStore, users: pl.Series, project: RankingProject) -> None:
+    """Check the same of users' rationales, for frames whose service does not name the pool.
+
+    To be called after the join: what is published while it runs is found too.
+    """
+    view, name = USER_RATIONALE.name, "pool_version"
+    check_pool(read_view(store, view, "user_id", users.unique().sort(), [name], project.as_of)[name], project)
 
 
 def vectors(lists: pl.Series, where: str) -> tuple[np.ndarray, np.ndarray]:

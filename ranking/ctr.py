@@ -29,9 +29,10 @@ from ranking.fitting import TrainingDivergedError
 from ranking.masknet import MaskNet, MaskNetSettings
 from ranking.project import RankingProject
 from ranking.services import USER_SERVICE
+from ranking.setting_limits import check_limits
 from ranking.trained_facts import trained_on
 from reland_features.artifacts import write_atomically
-from reland_features.errors import RelandError
+from reland_features.errors import ConfigError, RelandError
 from reland_features.feast import open_store
 from reland_features.process import leave
 
@@ -52,6 +53,11 @@ class CtrSettings:
         Rows per step.
     max_epochs, patience : int
         Training stops when the log loss on a tenth of the users has not fallen for `patience` epochs.
+
+    Raises
+    ------
+    ConfigError
+        A number is out of range.
     """
 
     learning_rate: float = 2e-3
@@ -59,6 +65,16 @@ class CtrSettings:
     batch: int = 1024
     max_epochs: int = 10
     patience: int = 2
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for numbers that no training can be done with."""
+        check_limits(
+            self,
+            "ctr",
+            above_zero=("learning_rate",),
+            not_negative=("weight_decay",),
+            counts=("batch", "max_epochs", "patience"),
+        )
 
 
 @dataclass(frozen=True)
@@ -78,7 +94,7 @@ def fit(
     Raises
     ------
     TrainingDivergedError
-        A loss is not finite.
+        A loss is not finite, or a validation score is NaN.
     """
     settings = settings or CtrSettings()
     held = data.train.group % _VALIDATION == _VALIDATION - 1
@@ -98,6 +114,14 @@ def fit(
         for _ in range(settings.max_epochs):
             _train_epoch(model, data, kept, optimizer, settings.batch)
             probability = torch.from_numpy(predict(model, data, validation))
+            # The last step of an epoch has no later batch whose loss would tell what it did.
+            if broken := int(probability.isnan().sum()):
+                raise TrainingDivergedError(
+                    "NaN scores cannot be measured",
+                    where=f"MaskNet, validation after epoch {len(curve) + 1}",
+                    got=f"{broken:,} of {len(probability):,} rows",
+                    hint="lower learning_rate",
+                )
             curve.append(float(functional.binary_cross_entropy(probability, validation.label.cpu())))
             if curve[-1] == min(curve):
                 best = kept_weights(model)
@@ -176,9 +200,13 @@ def compare(
 
     Raises
     ------
+    ConfigError
+        `seeds` is below 1.
     TableError
         A metric is undefined on the test rows.
     """
+    if seeds < 1:
+        raise ConfigError("each ranker is trained at least once", where="seeds", got=seeds, expected="1 or more")
     measured: dict[str, list[Measured]] = {}
     label, seconds = data.test.label.cpu().numpy(), {}
     # Labels alone decide whether a metric is defined: say so before training, not after.

@@ -14,10 +14,11 @@ import numpy as np
 import polars as pl
 import torch
 
+from ranking.compact_views import check_pool
 from ranking.ctr_dealing import givers
 from ranking.ctr_features import seed_frame, with_mart_features
 from ranking.ctr_fields import FieldEncoder
-from ranking.dataset import TEST, TRAIN, ranking_queries
+from ranking.dataset import TEST, TRAIN, check_sizes, ranking_queries
 from ranking.impressions import has_impressions, impression_labels
 from ranking.masknet import UNKNOWN, ItemTable, UserTable
 from ranking.project import RankingProject
@@ -97,22 +98,27 @@ class CtrData:
         labels : {"impressions", "holdout"}, optional
             Impressions where the project has any, unless given.
         candidates : int
-            Items per held-out event, the event's own included; impressions are taken as they are.
+            Items per held-out event, the event's own included, at least 2; impressions are taken as they are.
         max_users : int, optional
             Uniform sample of users.
 
         Raises
         ------
+        ConfigError
+            `candidates` or `max_users` is too small.
         FeatureStoreError
             The repository does not define the services that MaskNet reads.
+        FeaturesError
+            What Feast joins is of another pool than the project's.
         TableError
             There are no such labels, or they are all of one kind.
         TrainingFrameError
             Features are missing or unusable.
         """
-        check_services(store)
+        check_services(store, project)
         kind = labels or ("impressions" if has_impressions(project) else "holdout")
         if kind == "impressions":
+            check_sizes(None, max_users)
             train, test, protocol = impression_labels(project, max_users=max_users, seed=seed)
         else:
             sampled = {"candidates": candidates, "max_users": max_users, "seed": seed}
@@ -133,6 +139,11 @@ class CtrData:
                 got=f"shown until {rows['event_timestamp'].max()!s}, features as of {project.as_of}",
                 hint="publish features as of an earlier time, or train on held-out events: --labels holdout",
             )
+        seeds = seed_frame(store, user_frame)
+        # What was shown before the features' time has what had been published by then, of whatever pool.
+        now = pl.col("event_timestamp") >= project.as_of
+        check_pool(user_frame.filter(now)["user_seed_match__pool_version"], project)
+        check_pool(seeds.filter(now)["seed_rationale__pool_version"], project)
         trained = {key: rows[: train.height].select(_KEYS[key]).unique() for key in _KEYS}
         encoder = FieldEncoder.fit(
             user_frame.join(trained["user_id"], on=_KEYS["user_id"], how="semi"),
@@ -150,7 +161,7 @@ class CtrData:
         first = np.arange(rows.height) < train.height
         return cls(
             encoder=encoder,
-            users=encoder.encode_users(user_frame, seed_frame(store, user_frame)),
+            users=encoder.encode_users(user_frame, seeds),
             items=encoder.encode_items(item_frame),
             owner=owner,
             time=users["event_timestamp"].rank("dense").cast(pl.Int64).to_numpy() - 1,

@@ -8,6 +8,7 @@ import polars as pl
 
 from ranking.ctr_fields import HISTORY
 from ranking.project import RankingProject
+from ranking.seed_lists import seed_lists
 from ranking.services import SEED_SERVICE
 from ranking.training_frame import training_frame
 
@@ -50,17 +51,21 @@ def with_mart_features(users: pl.DataFrame, project: RankingProject, *, past: bo
 
 
 def seed_frame(store: FeatureStore, users: pl.DataFrame) -> pl.DataFrame:
-    """Return the rationale of every seed that some user is matched to, one row a seed and pool version."""
-    matched = users.select(
-        seed_user_id="user_seed_match__seed_user_id",
-        pool_version="user_seed_match__pool_version",
-        event_timestamp="event_timestamp",
-    ).drop_nulls("seed_user_id")
+    """Return the rationale of every seed that some user inherits from, one row a seed and pool version.
+
+    The rows have an event_timestamp too, that of the last user row with this seed.
+    """
+    lists = seed_lists(users).select("pool_version", seed_user_id="seed_user_ids")
+    matched = lists.with_columns(users["event_timestamp"]).explode("seed_user_id").drop_nulls("seed_user_id")
     keys = matched.group_by("seed_user_id", "pool_version", maintain_order=True).agg(pl.col("event_timestamp").max())
     if not keys.height:
         names = ("seed_user_id", "seed_rationale__pool_version")
         return pl.DataFrame(
-            schema={**dict.fromkeys(names, pl.String()), "seed_rationale__rationale_embedding": pl.List(pl.Float32)}
+            schema={
+                **dict.fromkeys(names, pl.String()),
+                "seed_rationale__rationale_embedding": pl.List(pl.Float32),
+                "event_timestamp": users.schema["event_timestamp"],
+            }
         )
     frame = training_frame(store, keys.drop("pool_version"), SEED_SERVICE, show_coverage=False)
     return frame.unique(["seed_user_id", "seed_rationale__pool_version"], maintain_order=True)

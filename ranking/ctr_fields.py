@@ -15,8 +15,10 @@ import polars as pl
 import torch
 
 from ranking.masknet import PADDING, FieldSizes, ItemTable, UserTable
+from ranking.seed_lists import rows_and_shares
 from ranking.services import ITEM_SERVICE
 from reland_features.errors import TrainingFrameError
+from reland_features.fused_rationales import fuse
 
 HISTORY = 50
 """Items of the behaviour sequence that are read, the last ones."""
@@ -122,8 +124,8 @@ class FieldEncoder:
         users : polars.DataFrame
             The features of `USER_SERVICE`, `profile` (text or null) and `history` (list of item ids or null).
         seeds : polars.DataFrame
-            seed_user_id and the features of `SEED_SERVICE`. A user whose seed is not there, or is of another
-            pool version than the match, has no rationale.
+            seed_user_id and the features of `SEED_SERVICE`. A user none of whose seeds is there, or who is matched
+            in another pool version, has no rationale; several are fused as in `user_rationale`.
 
         Raises
         ------
@@ -133,14 +135,10 @@ class FieldEncoder:
         _check_columns(users, [_ACTIVITY, _USER_COUNT, _SEED, _SIMILARITY, _CLUSTER, _POOL, "profile", "history"])
         _check_columns(seeds, ["seed_user_id", _RATIONALE, _SEED_POOL])
         seeds = seeds.filter(pl.col(_RATIONALE).is_not_null())
-        index = seeds.select(pl.col("seed_user_id").alias(_SEED), pl.col(_SEED_POOL).alias(_POOL)).with_row_index("row")
-        matched = users.select(pl.col(_SEED, _POOL).cast(pl.String)).join(
-            index.with_columns(pl.col(_SEED, _POOL).cast(pl.String)),
-            on=[_SEED, _POOL],
-            how="left",
-            maintain_order="left",
+        table, seed = _fused(
+            _matrix(seeds[_RATIONALE], self.text, _RATIONALE),
+            *rows_and_shares(users, seeds.select("seed_user_id", pool_version=_SEED_POOL)),
         )
-        seed = matched["row"].cast(pl.Int64).fill_null(-1).to_numpy(writable=True)
         similarity = users[_SIMILARITY].cast(pl.Float32).fill_null(0.0).to_numpy()
         _check_finite(similarity, _SIMILARITY)
         parsed = _profiles(users["profile"])
@@ -151,7 +149,7 @@ class FieldEncoder:
             activity=torch.from_numpy(self.activity.rows(users[_ACTIVITY])),
             count=torch.from_numpy(self.user_count.rows(_bucket(users[_USER_COUNT]))),
             history=torch.from_numpy(_padded(users["history"].list.tail(HISTORY), self.items)),
-            rationales=torch.from_numpy(_matrix(seeds[_RATIONALE], self.text, _RATIONALE)),
+            rationales=torch.from_numpy(table),
             seed=torch.from_numpy(seed),
             similarity=torch.from_numpy(np.where(seed >= 0, similarity, np.float32(0))),
             cluster=torch.from_numpy(self.clusters.rows(users[_CLUSTER])),
@@ -207,6 +205,21 @@ def _padded(lists: pl.Series, vocabulary: Vocabulary) -> np.ndarray:
     values = lists.filter(pl.Series(lengths > 0)).explode()
     out[np.arange(out.shape[1]) < lengths[:, None]] = vocabulary.rows(values)
     return out
+
+
+def _fused(table: np.ndarray, rows: np.ndarray, shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return a table of the rationales that users have, float32 [S, width], and the row of each, int64 [U], or -1.
+
+    Where nobody has several seeds it is the seeds' own; else one row for each mixture that some user has.
+    """
+    if rows.shape[1] == 1:
+        return table, rows[:, 0].copy()
+    has = (rows >= 0).any(axis=1)
+    mixed = np.unique(np.concatenate([rows[has], shares[has]], axis=1), axis=0, return_inverse=True)
+    parts = np.split(mixed[0], 2, axis=1)
+    row = np.full(len(rows), -1, dtype=np.int64)
+    row[has] = mixed[1].reshape(-1)
+    return fuse(table, parts[0].astype(np.int64), parts[1].astype(np.float32)) if has.any() else table, row
 
 
 def _matrix(vectors: pl.Series, width: int, name: str) -> np.ndarray:

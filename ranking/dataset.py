@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from ranking.project import RankingProject
-from reland_features.errors import TableError
+from reland_features.errors import ConfigError, TableError
 
 TEST, TRAIN = 1, 2
 """The held-out part whose last event is tested on, and the one whose last event is trained on."""
@@ -57,18 +57,21 @@ def ranking_queries(
     part : int
         `TRAIN` or `TEST`.
     candidates : int, optional
-        Items in each query: the positive, and negatives drawn uniformly from the items that the user has
-        no event with. None ranks the whole catalogue apart from the user's other items.
+        Items in each query, at least 2: the positive, and negatives drawn uniformly from the items that the user
+        has no event with. None ranks the whole catalogue apart from the user's other items.
     max_users : int, optional
-        Keep a uniform sample of the users; the same seed gives the same users for train and test.
+        Keep a uniform sample of so many users, at least 1; the same seed gives the same users for train and test.
     seed : int
         Of the draws.
 
     Raises
     ------
+    ConfigError
+        `candidates` or `max_users` is too small: a positive alone is first whatever the ranker.
     TableError
         Nothing is held out, or the catalogue has a single item.
     """
+    check_sizes(candidates, max_users)
     holdout = pl.read_parquet(project.mart("holdout"))
     positives = _last_of_part(holdout, part).select("user_id", "item_id").sort("user_id")
     if not positives.height:
@@ -109,6 +112,19 @@ def ranking_queries(
     shuffled = rng.permutation(frame.height)
     frame = frame[shuffled].sort("query", maintain_order=True)
     return RankingQueries(frame, _protocol(candidates, positives.height, int(lengths.min()), int(lengths.max())))
+
+
+def check_sizes(candidates: int | None, max_users: int | None) -> None:
+    """Raise ConfigError where queries of so many items, or so many users, would measure nothing."""
+    least = {"candidates": (candidates, 2), "max_users": (max_users, 1)}
+    small = {name: (given, least) for name, (given, least) in least.items() if given is not None and given < least}
+    if small:
+        raise ConfigError(
+            "there is nothing to measure with so few",
+            where=", ".join(small),
+            got=", ".join(f"{name} = {given}" for name, (given, _) in small.items()),
+            expected=", ".join(f"{name} from {least}" for name, (_, least) in small.items()),
+        )
 
 
 def _last_of_part(holdout: pl.DataFrame, part: int) -> pl.DataFrame:

@@ -22,7 +22,7 @@ import numpy as np
 import polars as pl
 from feast import FeatureStore
 
-from ranking.compact_views import read_view
+from ranking.compact_views import check_pool_of_users, read_view
 from ranking.control_frames import (
     Frames,
     beside,
@@ -71,18 +71,26 @@ def evaluate(project: RankingProject, *, candidates: int | None, max_users: int 
     project : RankingProject
         A project whose features are published and whose repository is applied.
     candidates : int, optional
-        Items in each test query; None ranks the whole catalogue. Training always uses the project's
+        Items in each test query, at least 2; None ranks the whole catalogue. Training always uses the project's
         `evaluation.candidates`.
     max_users : int, optional
         Uniform sample of users.
     seed : int
         Of samples, shuffle, trees and bootstrap.
+
+    Raises
+    ------
+    ConfigError
+        `candidates` or `max_users` is too small.
+    FeaturesError
+        What Feast joins is of another pool than the project's.
     """
     sampled = {"max_users": max_users, "seed": seed}
     train = ranking_queries(project, TRAIN, candidates=project.evaluation.candidates, **sampled)  # type: ignore[arg-type]
     test = ranking_queries(project, TEST, candidates=candidates, **sampled)  # type: ignore[arg-type]
     store = open_store(project.repository)
     frames = join_features(store, train, test)
+    check_pool_of_users(store, pl.concat([train.users, test.users]), project)
     measured: dict[str, QueryMetrics] = {}
     rounds: dict[str, int] = {}
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from ranking.compact_views import FeaturesError, read_view, vectors
+from ranking.compact_views import FeaturesError, check_pool, read_view, vectors
 from ranking.project import RankingProject
 from ranking.rationales import Rationales
+from ranking.seed_lists import shares
+from ranking.services import match_detail
 from ranking.splits import Split
 from reland_features.artifacts import ArtifactStore
 from reland_features.columns import ITEM_ATTRIBUTES, SEED_RATIONALE, USER_MATCH_DETAIL, USER_SEED_MATCH
@@ -57,8 +59,7 @@ def load_features(project: RankingProject, split: Split) -> RankerFeatures:
         Feast lost, added or changed rows.
     """
     store = open_store(project.repository)
-    detail = project.root / "features" / USER_MATCH_DETAIL.name / f"{project.features_run}.parquet"
-    if detail.is_file():
+    if match_detail(project).is_file():
         view, names = USER_MATCH_DETAIL.name, ["seed_user_ids", "seed_weights", "pool_version"]
         matches = read_view(store, view, "user_id", split.user_ids, names, project.as_of)
         seeds, weights = _laid_out(matches["seed_user_ids"], matches["seed_weights"])
@@ -66,7 +67,7 @@ def load_features(project: RankingProject, split: Split) -> RankerFeatures:
         view, names = USER_SEED_MATCH.name, ["seed_user_id", "pool_version"]
         matches = read_view(store, view, "user_id", split.user_ids, names, project.as_of)
         seeds, weights = matches.select("seed_user_id").to_numpy(), np.ones((matches.height, 1))
-    _check_pool(matches["pool_version"], project)
+    check_pool(matches["pool_version"], project)
     items = read_view(store, ITEM_ATTRIBUTES.name, "item_id", split.item_ids, ["item_text_embedding"], project.as_of)
     item_text, _ = vectors(items["item_text_embedding"], f"{ITEM_ATTRIBUTES.name}:item_text_embedding")
     rationales = rationales_of_seeds(project, seeds, weights)
@@ -142,7 +143,7 @@ def rationales_of_seeds(project: RankingProject, seeds: np.ndarray, weights: np.
         )
     where, names = SEED_RATIONALE.name, ["rationale_embedding", "pool_version"]
     frame = read_view(open_store(project.repository), where, "seed_user_id", distinct, names, project.as_of)
-    _check_pool(frame["pool_version"], project)
+    check_pool(frame["pool_version"], project)
     table, present = vectors(frame["rationale_embedding"], f"{where}:rationale_embedding")
     if not present.any():
         raise FeaturesError(
@@ -154,22 +155,7 @@ def rationales_of_seeds(project: RankingProject, seeds: np.ndarray, weights: np.
     index = pl.DataFrame({"seed_user_id": distinct.filter(pl.Series(present))}).with_row_index("row")
     found = wanted.to_frame().join(index, on="seed_user_id", how="left", maintain_order="left")["row"]
     rows = found.cast(pl.Int64).fill_null(-1).to_numpy().reshape(seeds.shape)
-    kept = np.where(rows >= 0, weights, 0.0)
-    total = kept.sum(axis=1, keepdims=True)
-    shares = np.divide(kept, total, out=np.zeros_like(kept), where=total > 0)
-    return Rationales(table[present], rows, shares.astype(np.float32))
-
-
-def _check_pool(versions: pl.Series, project: RankingProject) -> None:
-    other = versions.drop_nulls().filter(versions.drop_nulls() != project.pool_version)
-    if len(other):
-        raise FeaturesError(
-            "Feast joins rows of another reasoning pool than the project's",
-            where=str(project.repository),
-            got=f"{len(other):,} rows of pool {', '.join(other.unique().sort().head(3))}",
-            expected=f"pool {project.pool_version}, run {project.features_run}",
-            hint="a later run was published for the same time: reland run makes one current",
-        )
+    return Rationales(table[present], rows, shares(rows, weights))
 
 
 def pool_and_vectors(project: RankingProject) -> tuple[ReasoningPool, BehaviorVectors]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from numbers import Real
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +16,9 @@ from ranking.backbones.base import Backbone
 from ranking.device import device_of, on_device, seeded
 from ranking.full_ranking import K, RankingMetrics, full_ranking
 from ranking.memory import reuse_freed_memory
+from ranking.setting_limits import check_limits
 from ranking.splits import Part
+from ranking.training_course import training_course
 from ranking.training_state import Evaluation, TrainingState
 from reland_features.errors import ConfigError, RelandError
 
@@ -50,6 +50,11 @@ class FitSettings:
         the same users for every run of a split. None is everyone.
     convention : {"unmasked", "masked"}
         Which NDCG@10 decides, see `ranking.full_ranking`.
+
+    Raises
+    ------
+    ConfigError
+        There is no such schedule or convention, or a number is out of range.
     """
 
     learning_rate: float = 1e-3
@@ -62,9 +67,18 @@ class FitSettings:
     convention: Literal["unmasked", "masked"] = "masked"
 
     def __post_init__(self) -> None:
-        """Raise ConfigError for a schedule that there is not."""
-        if self.schedule not in (known := ("constant", "cosine")):
-            raise ConfigError("no such schedule", where="fit.schedule", got=self.schedule, expected=" or ".join(known))
+        """Raise ConfigError for a value that no training can be done with, before any of it is."""
+        for name, known in (("schedule", ("constant", "cosine")), ("convention", ("unmasked", "masked"))):
+            if (got := getattr(self, name)) not in known:
+                raise ConfigError(f"no such {name}", where=f"fit.{name}", got=got, expected=" or ".join(known))
+        sampled = () if self.validation_users is None else ("validation_users",)
+        check_limits(
+            self,
+            "fit",
+            above_zero=("learning_rate",),
+            not_negative=("weight_decay",),
+            counts=("max_epochs", "patience", "evaluate_every", *sampled),
+        )
 
     def rate_of(self, epoch: int) -> float:
         """Return the learning rate of an epoch, counted from 1."""
@@ -78,6 +92,14 @@ class FitSettings:
         if self.schedule == "constant":
             del values["schedule"]
         return values
+
+    def course(self) -> dict[str, Any]:
+        """Return those that decide the course of a training, not when it stops.
+
+        One may go on for longer, unless the learning rate falls towards that end.
+        """
+        ends = ("patience",) if self.schedule == "cosine" else ("patience", "max_epochs")
+        return {name: value for name, value in self.as_dict().items() if name not in ends}
 
 
 @dataclass(frozen=True)
@@ -129,7 +151,7 @@ def fit(
             metrics = evaluate(backbone, "validation", users).means()
             return Fit((Evaluation(0, 0.0, 0.0, metrics),), 0, metrics, 0, 0.0)
         optimizer = torch.optim.Adam(weights, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
-        decided_by = _decided_by(backbone, settings, seed) if state_file else {}
+        decided_by = training_course(backbone, settings.course(), seed) if state_file else {}
         state = (
             TrainingState.resume(state_file, backbone, optimizer, generator, decided_by)
             if state_file
@@ -177,31 +199,6 @@ def train_epoch(backbone: Backbone, optimizer: torch.optim.Optimizer, generator:
         optimizer.step()
         total, steps = total + value, steps + 1
     return total / max(steps, 1)
-
-
-def _decided_by(backbone: Backbone, settings: FitSettings, seed: int) -> dict[str, object]:
-    """Return what decides the course of a training, apart from the weights' shapes and the features' values.
-
-    A backbone's options are found as the public attributes, of it and of its own modules, that are plain values,
-    such as its batch size. The training part is there as a hash. When training stops is not part of it: one may go on
-    for longer, unless the learning rate falls towards that end.
-    """
-    split = hashlib.blake2b(digest_size=8)
-    for part in (backbone.split.training, backbone.split.training_pairs()[1]):
-        split.update(np.ascontiguousarray(part).tobytes())
-    options = {
-        f"{place}.{name}".lstrip("."): value
-        for place, module in backbone.named_modules()
-        if not type(module).__module__.startswith("torch.")  # their options are in shapes, or in who made them
-        for name, value in vars(module).items()
-        if isinstance(value, Real | str) and not name.startswith("_") and name != "training"
-    }
-    ends = ("patience",) if settings.schedule == "cosine" else ("patience", "max_epochs")
-    course = {name: value for name, value in settings.as_dict().items() if name not in ends}
-    facts = {"backbone": type(backbone).__name__, **options, **course, "seed": seed}
-    # Values of numpy would be written in a way that torch refuses to read.
-    plain = {name: float(v) if isinstance(v, Real) and not isinstance(v, int) else v for name, v in facts.items()}
-    return plain | {"training part": split.hexdigest()}
 
 
 def _validate(backbone: Backbone, users: np.ndarray | None, epoch: int) -> dict[str, float]:

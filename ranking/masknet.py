@@ -89,7 +89,7 @@ class UserTable:
     history : torch.Tensor
         int64 [U, L], item rows, padded with `PADDING`.
     rationales : torch.Tensor
-        float32 [S, D], one row per seed user's rationale.
+        float32 [S, D], one row per seed user's rationale; with several seeds a user, one per mixture of them.
     seed : torch.Tensor
         int64 [U], row of `rationales`; -1 is no rationale.
     similarity : torch.Tensor

@@ -1,7 +1,8 @@
 """Train SASRec with rationales and serve it: the user's vector is made when asked, from the online rationale.
 
-Served users are represented as before the validation part: by their published history. A seed stands for each
-user who is matched to it, so that the FusionLayer of Eq. (4), which looks rationales up by row, is used as it is.
+Served users are represented as before the validation part: by their published history. The FusionLayer of Eq. (4)
+looks rationales up by row: here the rows are seeds, and a user's rationale is mixed from those of its seeds, one or,
+with `match.top_k`, several, as in training.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ class ServedSASRec:
     Parameters
     ----------
     backbone : SequentialBackbone
-        With weights; its user side knows seeds as users.
+        With weights; its user side, a `FusionLayer`, knows seeds as users.
     embeddings, items : torch.Tensor
         float32 [I, d] as histories read them, and [I, d'] as scores do.
     item_rows : mapping of str to int
@@ -168,19 +169,31 @@ class ServedSASRec:
         if unknown:
             return Scored(np.empty(0), known, unknown, "were not in the ranker's training data")
         with torch.inference_mode():
-            vector = self._user_vector(self.histories.get(user_id), self.seeds.row(user))
+            vector = self._user_vector(self.histories.get(user_id), *self.seeds.mixture(user))
             scores = self.items[[self.item_rows[item] for item in candidates]] @ vector
         return Scored(scores.numpy(), known, [])
 
-    def _user_vector(self, history: np.ndarray | None, seed: int | None) -> torch.Tensor:
-        """Return the user's final vector [d'], as `SequentialBackbone.representations` makes it."""
+    def _user_vector(self, history: np.ndarray | None, seeds: np.ndarray, counts: np.ndarray) -> torch.Tensor:
+        """Return the user's final vector [d'], as `SequentialBackbone.representations` makes it.
+
+        Parameters
+        ----------
+        history : numpy.ndarray, optional
+            int64 [n], item rows.
+        seeds, counts : numpy.ndarray
+            int64 and float32 [k], from `SeedRationales.mixture`; a user without a rationale has none.
+        """
         if history is None:
             outputs = torch.zeros(1, self.embeddings.shape[1])
         else:
             last = torch.from_numpy(history[-self.backbone.length :])
             outputs = self.backbone.encode(self.embeddings, last[None])[:, -1]
-        row = torch.tensor([-1 if seed is None else seed])
-        return self.backbone.output_side.users(self.backbone.user_side(outputs, row), row)[0]
+        fusion = self.backbone.user_side
+        if len(seeds):
+            # Encoded and then mixed, as `UserTexts` does it for the users of training.
+            texts, _ = fusion.texts(fusion.linear, torch.from_numpy(seeds))
+            outputs = fusion.combine(outputs, torch.from_numpy(counts)[None] @ texts)
+        return self.backbone.output_side.users(outputs, torch.tensor([-1]))[0]
 
 
 def _kept(scale: TextScale, name: str) -> dict[str, torch.Tensor]:

@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 
 from ranking.project import RankingProject
+from ranking.seed_lists import seed_lists, shares
 from ranking.services import EXPLANATION_SERVICE, SEED_SERVICE, check_services
 from ranking.tabular import online_frame
 from ranking.train import Ranker, load
@@ -30,8 +31,7 @@ if TYPE_CHECKING:
 
 KNOWN_USER = "user_activity__interaction_count"
 _KNOWN_ITEM = "item_attributes__interaction_count"
-_SEED, _POOL = "user_seed_match__seed_user_id", "user_seed_match__pool_version"
-_SEED_POOL = "seed_rationale__pool_version"
+_SEED_POOL, _EMBEDDING = "seed_rationale__pool_version", "seed_rationale__rationale_embedding"
 _OF_A_RATIONALE = ("user_rationale__", "rationale_item_cross__")
 _BATCH = 1_000
 
@@ -122,31 +122,35 @@ class SeedRationales:
     Raises
     ------
     FeatureStoreError
-        The repository does not define the services that are read.
+        The repository does not define the services that are read, or leaves seeds out.
     """
 
     def __init__(self, online: OnlineFeatures, project: RankingProject) -> None:
-        check_services(online.store)
+        check_services(online.store, project)
         self._online = online
         run = published_run(project.root / "features", project.features_run)
         seeds = pl.read_parquet(run.paths[SEED_RATIONALE.name], columns=["seed_user_id"])["seed_user_id"]
         self.frame = pl.concat(
             [self._read(seeds[n : n + _BATCH].to_list()) for n in range(0, len(seeds), _BATCH)], how="vertical_relaxed"
         )
-        self._rows = {key: row for row, key in enumerate(self.frame.select("seed_user_id", _SEED_POOL).iter_rows())}
+        has = self.frame[_EMBEDDING].cast(pl.List(pl.Float32)).list.len().fill_null(0) > 0
+        keys = zip(self.frame.select("seed_user_id", _SEED_POOL).iter_rows(), has, strict=True)
+        self._rows = {key: row for row, (key, is_there) in enumerate(keys) if is_there}
 
     def of(self, user: pl.DataFrame) -> pl.DataFrame:
-        """Return the row of the seed that a user (one row of `USER_SERVICE`) is matched to, or none.
+        """Return the rows of the seeds that a user (one row of `USER_SERVICE`) is matched to, or none.
 
         A match of another pool than the one at the start, published since, is none: the ranker was not trained
         on that pool.
         """
-        row = self.row(user)
-        return self.frame.clear() if row is None else self.frame[row : row + 1]
+        return self.frame[self.mixture(user)[0]]
 
-    def row(self, user: pl.DataFrame) -> int | None:
-        """Return the same as a row number of `frame`."""
-        return self._rows.get((user[_SEED][0], user[_POOL][0]))
+    def mixture(self, user: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        """Return the same as row numbers of `frame`, int64 [k], and what each counts, float32 [k] summing to 1."""
+        ids, weights, pool = seed_lists(user).row(0)
+        rows = np.array([self._rows.get((seed, pool), -1) for seed in ids], dtype=np.int64)[None]
+        counts = shares(rows, np.array(weights, dtype=np.float32)[None])
+        return rows[rows >= 0], counts[rows >= 0]
 
     def _read(self, seeds: list[str]) -> pl.DataFrame:
         frame = self._online.read(SEED_SERVICE, "seed_user_id", seeds)

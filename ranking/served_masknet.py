@@ -1,4 +1,4 @@
-"""Serve MaskNet: one read of the user, one of the candidates, and the seed's row of the pool's matrix."""
+"""Serve MaskNet: one read of the user, one of the candidates, and the rows of the user's seeds in the pool's matrix."""
 
 from __future__ import annotations
 

@@ -6,13 +6,17 @@ The same function makes both matrices. Its defaults are the mask: whoever has no
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
 from reland_features.errors import TrainingFrameError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 BASELINE_SERVICE = "ranker_baseline"
 RATIONALE_SERVICE = "ranker_with_rationales"
@@ -73,19 +77,24 @@ class TabularFeatures:
         """Names of all columns, in the order of the matrix."""
         return [c.name for c in self.columns] + [f"rationale_component_{n}" for n in range(self.components)]
 
-    def matrix(self, frame: pl.DataFrame) -> np.ndarray:
+    def matrix(self, frame: pl.DataFrame | pd.DataFrame) -> np.ndarray:
         """Return float32 [rows, len(names)] without a NaN.
+
+        Parameters
+        ----------
+        frame : polars.DataFrame or pandas.DataFrame
+            The service's features, named ``view__feature``, of any type that holds numbers; null is no value.
 
         Raises
         ------
         TrainingFrameError
-            The frame lacks features of the service, or holds an infinite one, or rationales have another number of
-            components.
+            The frame lacks features of the service, or holds one that is infinite or no number, or rationales have
+            another number of components.
         """
-        needed = [c.feature for c in self.columns] + [COMPONENTS] * bool(self.components)
-        missing = [name for name in needed if name not in frame.columns]
-        if missing:
-            raise TrainingFrameError("features are missing", where=self.service, got=frame.columns, expected=missing)
+        frame = as_polars(frame)
+        check_columns(
+            frame, [c.feature for c in self.columns] + [COMPONENTS] * bool(self.components), where=self.service
+        )
         columns = [_column(frame, column) for column in self.columns]
         if self.components:
             columns += list(_components(frame[COMPONENTS], self.components).T)
@@ -102,10 +111,44 @@ def baseline_features() -> TabularFeatures:
     return TabularFeatures(BASELINE_SERVICE)
 
 
-def rationale_features(frame: pl.DataFrame) -> TabularFeatures:
-    """Return the columns of a ranker with rationales, as many components as the frame holds."""
-    lengths = frame[COMPONENTS].list.len().drop_nulls().to_numpy()
+def rationale_features(frame: pl.DataFrame | pd.DataFrame) -> TabularFeatures:
+    """Return the columns of a ranker with rationales, as many components as the frame holds.
+
+    Raises
+    ------
+    TrainingFrameError
+        The frame has no column of components, or one that holds no lists of numbers.
+    """
+    frame = as_polars(frame)
+    check_columns(frame, [COMPONENTS], where=RATIONALE_SERVICE)
+    lengths = _lists(frame[COMPONENTS]).list.len().drop_nulls().to_numpy()
     return TabularFeatures(RATIONALE_SERVICE, int(lengths.max(initial=0)))
+
+
+def as_polars(frame: object) -> pl.DataFrame:
+    """Return a frame of polars or pandas, which is what Feast's own `to_df` gives, as one of polars.
+
+    Raises
+    ------
+    TrainingFrameError
+        It is neither, or a column holds values of several types.
+    """
+    if isinstance(frame, pl.DataFrame):
+        return frame
+    kind = f"{type(frame).__module__.partition('.')[0]}.{type(frame).__name__}"
+    if kind != "pandas.DataFrame":
+        hint = "collect() it" if isinstance(frame, pl.LazyFrame) else ""
+        raise TrainingFrameError("this is no frame", got=kind, expected="a frame of polars or pandas", hint=hint)
+    try:
+        return pl.from_pandas(frame)  # type: ignore[call-overload,no-any-return]
+    except (TypeError, ValueError, pl.exceptions.PolarsError) as error:  # Arrow's errors are among these
+        raise TrainingFrameError("a pandas frame cannot be read", got=error) from error
+
+
+def check_columns(frame: pl.DataFrame, needed: Sequence[str], *, where: str) -> None:
+    """Raise TrainingFrameError where columns are missing."""
+    if missing := [name for name in needed if name not in frame.columns]:
+        raise TrainingFrameError("features are missing", where=where, got=frame.columns, expected=missing)
 
 
 def online_frame(answer: Mapping[str, list[object]]) -> pl.DataFrame:
@@ -116,15 +159,16 @@ def online_frame(answer: Mapping[str, list[object]]) -> pl.DataFrame:
 def _column(frame: pl.DataFrame, column: Column) -> np.ndarray:
     values = frame[column.feature]
     if column.transform == "level":
-        numbers = values.cast(pl.String).replace_strict(_LEVELS, default=None, return_dtype=pl.Float64)
+        numbers = _cast(values, pl.String()).replace_strict(_LEVELS, default=None, return_dtype=pl.Float64)
     else:
-        numbers = values.cast(pl.Float64)
+        numbers = _cast(values, pl.Float64())
     out = numbers.fill_nan(None).fill_null(column.default).to_numpy()
-    return np.log1p(out) if column.transform == "log" else out
+    with np.errstate(divide="ignore", invalid="ignore"):  # a negative count is named with what is not finite
+        return np.log1p(out) if column.transform == "log" else out
 
 
 def _components(values: pl.Series, components: int) -> np.ndarray:
-    values = values.cast(pl.List(pl.Float64))  # a store without any answers with a column of no type
+    values = _lists(values)
     lengths = values.list.len().fill_null(0).to_numpy()
     if other := sorted({int(length) for length in lengths[(lengths > 0) & (lengths != components)]}):
         raise TrainingFrameError(
@@ -136,6 +180,20 @@ def _components(values: pl.Series, components: int) -> np.ndarray:
         )
     out = np.zeros((len(values), components))
     has = lengths > 0
-    if has.any():
-        out[has] = np.array(values.filter(pl.Series(has)).to_list())
+    # A null inside a list becomes NaN, which is named with what is not finite.
+    out[has] = values.filter(pl.Series(has)).list.explode().to_numpy().reshape(-1, components)
     return out
+
+
+def _lists(values: pl.Series) -> pl.Series:
+    """Return list<float64>; a column of no type, as where nobody has a rationale, is all null."""
+    return _cast(values, pl.List(pl.Float64()))
+
+
+def _cast(values: pl.Series, kind: pl.DataType) -> pl.Series:
+    try:
+        return values.cast(kind)
+    except pl.exceptions.PolarsError as error:
+        raise TrainingFrameError(
+            "a feature is of another type than in training", where=values.name, got=values.dtype, expected=kind
+        ) from error

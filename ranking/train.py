@@ -16,13 +16,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from ranking.compact_views import check_pool_of_users
 from ranking.dataset import TRAIN, ranking_queries
 from ranking.project import RankingProject
 from ranking.tabular import (
     BASELINE_SERVICE,
     RATIONALE_SERVICE,
     TabularFeatures,
+    as_polars,
     baseline_features,
+    check_columns,
     rationale_features,
 )
 from ranking.trained_facts import check_facts, current_ranker, how_to_train, keep_ranker, trained_on, unreadable
@@ -33,6 +36,7 @@ from reland_features.feast import open_store
 from reland_features.process import leave
 
 if TYPE_CHECKING:
+    import pandas as pd
     from xgboost import Booster
 
 MODELS = ("xgboost", "sasrec", "masknet")
@@ -50,23 +54,30 @@ class Ranker:
     booster: Booster
     facts: dict[str, Any]
 
-    def score(self, frame: pl.DataFrame) -> np.ndarray:
+    def score(self, frame: pl.DataFrame | pd.DataFrame) -> np.ndarray:
         """Return a score per row of a training frame or an online frame, float32 [rows]."""
         return np.asarray(self.booster.inplace_predict(self.features.matrix(frame)), dtype=np.float32)
 
 
-def fit(features: TabularFeatures, frame: pl.DataFrame, *, seed: int = 0) -> Ranker:
+def fit(features: TabularFeatures, frame: pl.DataFrame | pd.DataFrame, *, seed: int = 0) -> Ranker:
     """Fit `rank:ndcg` on queries, stopping early on every tenth of them.
 
     Parameters
     ----------
     features : TabularFeatures
         Which columns.
-    frame : polars.DataFrame
+    frame : polars.DataFrame or pandas.DataFrame
         query (ascending), label, and the features.
+
+    Raises
+    ------
+    TrainingFrameError
+        A column is missing or cannot be used, see `TabularFeatures.matrix`.
     """
     import xgboost as xgb
 
+    frame = as_polars(frame)
+    check_columns(frame, ["query", "label"], where="the frame to train on")
     matrix, label, query = features.matrix(frame), frame["label"].to_numpy(), frame["query"].to_numpy()
     held = query % _VALIDATION == _VALIDATION - 1
     if not held.any():
@@ -101,12 +112,21 @@ def fit(features: TabularFeatures, frame: pl.DataFrame, *, seed: int = 0) -> Ran
 
 
 def train(project: RankingProject, service: str = RATIONALE_SERVICE) -> Ranker:
-    """Train the ranker that is served, on the users' last but one events."""
+    """Train the ranker that is served, on the users' last but one events.
+
+    Raises
+    ------
+    FeaturesError
+        What Feast joins is of another pool than the project's, which the ranker would be recorded with.
+    """
     settings = project.evaluation
     queries = ranking_queries(
         project, TRAIN, candidates=settings.candidates, max_users=settings.max_users, seed=project.seed
     )
-    frame = training_frame(open_store(project.repository), queries.frame, service)
+    store = open_store(project.repository)
+    frame = training_frame(store, queries.frame, service)
+    if service != BASELINE_SERVICE:
+        check_pool_of_users(store, queries.users, project)
     features = baseline_features() if service == BASELINE_SERVICE else rationale_features(frame)
     ranker = fit(features, frame, seed=project.seed)
     facts = {**trained_on(project), "as_of": project.as_of.isoformat(), "protocol": queries.protocol}

@@ -109,7 +109,7 @@ class Evaluation(Section):
     holdout: Literal[0, 2] = 2
     test_fraction: float = Field(0.0, ge=0, le=0.4)
     min_history: int = Field(3, ge=1)
-    candidates: int = Field(100, ge=1)
+    candidates: int = Field(100, ge=2)
     max_users: int = Field(2000, ge=10)
     command: tuple[str, ...] = (
         "{python}", "-m", "ranking.evaluate", "--project", "{project}", "--output", "{output}",

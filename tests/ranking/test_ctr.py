@@ -23,7 +23,7 @@ from ranking.fitting import TrainingDivergedError
 from ranking.impressions import impression_labels
 from ranking.masknet import PADDING, UNKNOWN, MaskNetSettings
 from ranking.served import MartUsers
-from reland_features.errors import FeatureStoreError, TableError, TrainingFrameError
+from reland_features.errors import ConfigError, FeatureStoreError, TableError, TrainingFrameError
 from reland_features.feast import open_store
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -323,6 +323,34 @@ def test_a_loss_that_is_not_finite_stops_training(data):
     broken = dataclasses.replace(data, items=dataclasses.replace(data.items, text=data.items.text * float("inf")))
     with pytest.raises(TrainingDivergedError, match="not finite"):
         fit(broken, SMALL)
+
+
+@pytest.mark.parametrize("rate", [1e30, 1e38])
+def test_a_step_after_which_scores_are_nan_stops_training_though_no_batch_follows(data, rate):
+    with pytest.raises(TrainingDivergedError, match="NaN scores") as raised:
+        fit(data, SMALL, CtrSettings(learning_rate=rate, batch=10**6, max_epochs=2))
+    assert raised.value.where == "MaskNet, validation after epoch 1"
+    assert raised.value.hint == "lower learning_rate"
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"learning_rate": float("nan")}, {"weight_decay": -1.0}, {"batch": 0}, {"max_epochs": 0}, {"patience": 0}]
+)
+def test_settings_that_no_training_can_be_done_with_are_refused(wrong):
+    with pytest.raises(ConfigError, match="no training can be done with") as raised:
+        CtrSettings(**wrong)
+    assert raised.value.where == f"ctr.{next(iter(wrong))}"
+
+
+@pytest.mark.parametrize(
+    "option", [["--candidates", "1"], ["--candidates", "-5"], ["--max-users", "-1"], ["--seeds", "0"]]
+)
+def test_sizes_that_measure_nothing_are_one_clear_error(project, capsys, option):
+    assert main(["--project", str(project.root), *option]) == 1
+    printed = capsys.readouterr()
+    assert option[0].strip("-").replace("-", "_") in printed.err
+    assert "expected:" in printed.err
+    assert not printed.out
 
 
 def test_the_command_finds_what_the_rationale_decides(project, tmp_path, capsys):

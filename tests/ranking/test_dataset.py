@@ -10,7 +10,7 @@ import pytest
 
 from ranking.dataset import TEST, TRAIN, ranking_queries
 from ranking.project import RankingProject
-from reland_features.errors import FeatureStoreError, TableError
+from reland_features.errors import ConfigError, FeatureStoreError, TableError
 
 
 @pytest.mark.parametrize("rank", [TEST, TRAIN])
@@ -71,6 +71,30 @@ def test_the_same_sample_of_users_is_trained_and_tested_on(project):
     again = ranking_queries(project, TEST, candidates=5, max_users=50, seed=3)
     assert again.frame.equals(test.frame)
     assert ranking_queries(project, TEST, candidates=5, max_users=50, seed=4).users.to_list() != test.users.to_list()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "got", "expected"),
+    [
+        ({"candidates": 1}, "candidates = 1", "candidates from 2"),
+        ({"candidates": 0}, "candidates = 0", "candidates from 2"),
+        ({"candidates": 5, "max_users": 0}, "max_users = 0", "max_users from 1"),
+        (
+            {"candidates": -5, "max_users": -1},
+            "candidates = -5, max_users = -1",
+            "candidates from 2, max_users from 1",
+        ),
+    ],
+)
+def test_queries_in_which_every_ranker_would_be_perfect_are_refused(project, sizes, got, expected):
+    with pytest.raises(ConfigError, match="nothing to measure") as raised:
+        ranking_queries(project, TEST, **sizes)
+    assert (raised.value.got, raised.value.expected) == (got, expected)
+
+
+def test_two_candidates_are_enough(project):
+    frame = ranking_queries(project, TEST, candidates=2, max_users=20).frame
+    assert frame.group_by("query").len()["len"].to_list() == [2] * 20
 
 
 def test_nothing_held_out_or_nothing_published(project, tmp_path):

@@ -229,6 +229,14 @@ def test_the_saved_ranker_is_whole_or_not_there(project, tmp_path):
         load(tmp_path, {})
 
 
+@pytest.mark.parametrize("option", [["--candidates", "1"], ["--candidates", "-5"], ["--max-users", "-1"]])
+def test_sizes_that_measure_nothing_are_one_clear_error(project, capsys, option):
+    assert main(["--project", str(project.root), *option]) == 1
+    printed = capsys.readouterr()
+    assert f"{option[0].strip('-').replace('-', '_')} = {option[1]}" in printed.err
+    assert not printed.out
+
+
 def test_a_folder_without_features_is_one_clear_error(tmp_path, capsys):
     assert main(["--project", str(tmp_path)]) == 1
     assert "published no features yet" in capsys.readouterr().err

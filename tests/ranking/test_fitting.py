@@ -92,6 +92,39 @@ def test_a_schedule_that_there_is_not_is_named():
     assert (raised.value.got, raised.value.expected) == ("linear", "constant or cosine")
 
 
+def test_a_convention_that_there_is_not_is_named_before_the_first_epoch():
+    with pytest.raises(ConfigError, match="no such convention") as raised:
+        FitSettings(convention="maskd")
+    assert raised.value.where == "fit.convention"
+    assert (raised.value.got, raised.value.expected) == ("maskd", "unmasked or masked")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, value) for name in ("learning_rate",) for value in (0, -0.1, float("nan"), float("inf"), "0.1", None)),
+        *(("weight_decay", value) for value in (-0.1, float("nan"))),
+        *((name, 0) for name in ("max_epochs", "patience", "evaluate_every", "validation_users")),
+        ("max_epochs", None),
+        ("evaluate_every", 1.5),
+        ("validation_users", -3),
+        ("patience", True),
+    ],
+)
+def test_numbers_that_no_training_can_be_done_with_are_refused(name, value):
+    with pytest.raises(ConfigError, match="no training can be done with") as raised:
+        FitSettings(**{name: value})
+    assert (raised.value.where, raised.value.got) == (f"fit.{name}", f"{name} = {value!r}")
+
+
+def test_all_wrong_numbers_are_named_at_once_and_those_of_numpy_are_numbers():
+    with pytest.raises(ConfigError) as raised:
+        FitSettings(learning_rate=-1.0, max_epochs=0)
+    assert raised.value.where == "fit.learning_rate, fit.max_epochs"
+    assert raised.value.expected == "learning_rate: a number above 0, max_epochs: a whole number from 1"
+    FitSettings(learning_rate=np.float32(0.1), weight_decay=0, max_epochs=np.int64(1), validation_users=1)
+
+
 def test_a_constant_schedule_is_not_named_so_that_earlier_runs_keep_their_ids():
     assert "schedule" not in FitSettings().as_dict()
     assert FitSettings(schedule="cosine").as_dict()["schedule"] == "cosine"

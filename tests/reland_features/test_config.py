@@ -81,3 +81,10 @@ def test_a_cost_limit_needs_a_price(project):
     with pytest.raises(CheckError, match="1 problem found") as caught:  # one cause, one problem
         load(project, ["rationales.max_cost=20", "rationales.prompt_price=-1"])
     assert "'rationales.prompt_price' is wrong" in str(caught.value)
+
+
+def test_a_query_has_more_than_the_positive(project):
+    assert load(project, ["evaluation.candidates=2"]).evaluation.candidates == 2
+    with pytest.raises(CheckError, match=r"'evaluation.candidates' is wrong") as caught:
+        load(project, ["evaluation.candidates=1"])
+    assert "greater than or equal to 2" in str(caught.value)

@@ -9,6 +9,8 @@ import torch
 from ranking.backbones import COLLABORATIVE, SEQUENTIAL, build
 from ranking.device import kept_weights
 from ranking.fitting import FitSettings, fit
+from ranking.rationales import Rationales
+from ranking.sides import FeatureSides
 from reland_features.errors import ArtifactError
 
 SETTINGS = FitSettings(max_epochs=6, evaluate_every=2, patience=9)
@@ -189,6 +191,76 @@ def test_a_state_of_another_backbone_is_refused(name, options, got, expected, ra
 def test_a_state_of_other_training_data_is_refused(random_split, state):
     error = refused(build("sasrec", random_split.keep_last(20), OPTIONS), SETTINGS, 5, state)
     assert "training part" in error.got
+
+
+@pytest.fixture
+def featured(random_split, tmp_path):
+    """Return what makes a LightGCN with features, and the state of one that was killed after an evaluation."""
+    rng = np.random.default_rng(0)
+    texts = rng.normal(size=(random_split.n_items, 6)).astype(np.float32)
+    rows = rng.integers(4, size=(random_split.n_users, 1))
+    rationales = Rationales(rng.normal(size=(4, 6)).astype(np.float32), rows, np.ones(rows.shape, np.float32))
+
+    def make(rationales=rationales, texts=texts, **options):
+        sides = FeatureSides(texts, rationales, **options)
+        return build("lightgcn", random_split, {"dimension": 8}, sides=sides, seed=3)
+
+    path = tmp_path / "run.training"
+    with pytest.raises(KilledError):
+        fit(make(), SETTINGS, seed=5, state_file=path, progress=kill_after(1))
+    return make, path, rationales, texts
+
+
+def test_a_training_with_features_goes_on_with_the_same_ones(featured):
+    make, state, _, _ = featured
+    undisturbed, resumed, seen = make(), make(), []
+    fit(undisturbed, SETTINGS, seed=5)
+    fit(resumed, SETTINGS, seed=5, state_file=state, progress=seen.append)
+    assert [point.epoch for point in seen] == [4, 6]
+    for (key, one), other in zip(undisturbed.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(one, other), key
+
+
+@pytest.mark.parametrize("output", ["none", "cross", "kar"])
+def test_a_state_of_other_features_is_refused(output, featured, random_split, tmp_path):
+    make, _, rationales, texts = featured
+    state = tmp_path / "output.training"
+    with pytest.raises(KilledError):
+        fit(make(output=output), SETTINGS, seed=5, state_file=state, progress=kill_after(1))
+    two = np.repeat(rationales.rows, 2, axis=1)
+    halves = [Rationales(rationales.embeddings, two, np.tile(np.float32([w, 1 - w]), (len(two), 1))) for w in (0.5, 1)]
+    mixed = tmp_path / "mixed.training"
+    fit(make(halves[0], output=output), replace(SETTINGS, max_epochs=2), seed=5, state_file=mixed)
+    for backbone, path, differs in (
+        (make(rationales.shuffled(1), output=output), state, "texts.rows"),
+        (make(Rationales(-rationales.embeddings, *_rest(rationales)), output=output), state, "texts.table"),
+        (make(halves[1], output=output), mixed, "texts.weights"),
+        (make(texts=-texts, output=output), state, "texts.table"),
+    ):
+        error = refused(backbone, SETTINGS, 5, path)
+        assert differs in error.got
+        assert differs in error.expected
+
+
+def _rest(rationales):
+    return rationales.rows, rationales.weights
+
+
+def test_a_state_of_another_dropout_of_the_rationale_is_refused(featured):
+    make, state, _, _ = featured
+    error = refused(make(dropout=0.5), SETTINGS, 5, state)
+    assert (error.got, error.expected) == ("user_side.dropout.p 0.0", "user_side.dropout.p 0.5")
+
+
+@pytest.mark.parametrize("name", [*SEQUENTIAL, *COLLABORATIVE])
+def test_without_features_nothing_is_recorded_that_states_from_before_do_not_have(name, random_split, tmp_path):
+    path = tmp_path / "run.training"
+    settings = replace(SETTINGS, max_epochs=2)
+    fit(build(name, random_split, {"dimension": 8}), settings, state_file=path)
+    recorded = torch.load(path, weights_only=True)["decided_by"]
+    hashes = [key for key, value in recorded.items() if isinstance(value, str) and len(value) == 16]
+    assert hashes == ["training part"]
+    assert not [key for key in recorded if key.endswith(".p")]
 
 
 def test_numbers_of_numpy_are_kept_and_compared_as_numbers(random_split, tmp_path):
