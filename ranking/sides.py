@@ -15,7 +15,7 @@ from ranking.compact_views import FeaturesError
 from ranking.cross import CrossPath
 from ranking.fusion import FusionLayer, Kind
 from ranking.rationales import Rationales
-from ranking.texts import ItemTexts
+from ranking.texts import ItemTexts, ReadsTexts
 
 Output = Literal["none", "cross", "kar", "slim"]
 
@@ -97,7 +97,7 @@ class FeatureSides:
         return (kar if self._output == "kar" else slim)(dimension, self._rationales, self._item_text)
 
 
-class ItemFeatures(nn.Module):
+class ItemFeatures(ReadsTexts):
     """`+ f_item`: Linear([e_i; f_i]), the item ID embedding concatenated with the encoded text, back to d.
 
     W_e e_i + W_f f_i with W_e the identity: e_i is free, so another W_e is only another table of e_i. To learn
