@@ -130,8 +130,9 @@ class ServedSASRec:
                 f"{len(item_ids):,} item texts",
                 hint=f"reland run, or feast materialize over {project.as_of.isoformat()}",
             )
+        split = _catalogue(seeds.frame["seed_user_id"], item_ids)
         sides = FeatureSides(item_text, Rationales.of_users(text, has))
-        backbone = cast(SequentialBackbone, build(NAME, _catalogue(item_ids), checkpoint.facts["options"], sides=sides))
+        backbone = cast(SequentialBackbone, build(NAME, split, checkpoint.facts["options"], sides=sides))
         _fill(backbone, checkpoint)
         with torch.inference_mode():
             embeddings = backbone.item_side(backbone.items.weight)
@@ -176,10 +177,10 @@ def _fill(backbone: Backbone, checkpoint: Checkpoint) -> None:
         ) from error
 
 
-def _catalogue(item_ids: pl.Series) -> Split:
-    """Return a split of the training items in which a single user did a single thing: shapes, not data."""
-    one = np.ones(1, dtype=np.int64)
-    return Split(pl.Series("user_id", [""]), item_ids, np.array([0, 1]), np.zeros(1, np.int64), one, 0 * one)
+def _catalogue(seeds: pl.Series, item_ids: pl.Series) -> Split:
+    """Return a split whose users are the seeds, of whom the first did a single thing: shapes, not data."""
+    first = (np.arange(len(seeds)) == 0).astype(np.int64)
+    return Split(seeds, item_ids, np.concatenate([[0], np.cumsum(first)]), np.zeros(1, np.int64), first, 0 * first)
 
 
 def _item_text(online: OnlineFeatures, item_ids: pl.Series) -> np.ndarray:

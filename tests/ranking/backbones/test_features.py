@@ -81,3 +81,32 @@ def test_a_state_of_training_that_says_no_scale_is_refused_and_changes_nothing(r
     assert "texts.mean is not there" in error.value.got
     assert "delete it to start anew" in error.value.hint
     assert all(torch.equal(before[name], value) for name, value in backbone.state_dict().items())
+
+
+def some(users):
+    return Rationales(TEXTS, np.resize(ROWS, (users, 1)), np.ones((users, 1), np.float32))
+
+
+@pytest.mark.parametrize("users", [29, 15, 60])
+@pytest.mark.parametrize("name", NAMES)
+def test_rationales_of_another_number_of_users_are_refused(name, users, random_split):
+    with pytest.raises(FeaturesError, match="not those of the split") as error:
+        make(name, random_split, rationales=some(users))
+    assert (error.value.got, error.value.expected) == (f"{users} rationales of users", "30 rationales of users")
+
+
+def test_rationales_by_event_are_one_for_each_interaction(random_split):
+    count = len(random_split.items)
+    build("sasrec", random_split, sides=FeatureSides(ITEMS, some(count), by_event=True))
+    with pytest.raises(FeaturesError) as error:  # those of the whole histories, for a split that was cut
+        build("sasrec", random_split.keep_last(3), sides=FeatureSides(ITEMS, some(count), by_event=True))
+    assert error.value.got == f"{count} rationales of interactions"
+    assert "rationales_at_events" in error.value.hint
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_texts_of_another_number_of_items_are_refused_with_all_that_is_wrong(name, random_split):
+    with pytest.raises(FeaturesError) as error:
+        make(name, random_split, items=np.vstack([ITEMS, ITEMS[:1]]), rationales=some(29))
+    assert error.value.got == "29 rationales of users, 44 item texts"
+    assert error.value.expected == "30 rationales of users, 43 item texts"
