@@ -1,5 +1,7 @@
 """Backbones whose features change between training and use, or are of another data set."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -110,3 +112,22 @@ def test_texts_of_another_number_of_items_are_refused_with_all_that_is_wrong(nam
         make(name, random_split, items=np.vstack([ITEMS, ITEMS[:1]]), rationales=some(29))
     assert error.value.got == "29 rationales of users, 44 item texts"
     assert error.value.expected == "30 rationales of users, 43 item texts"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_deep_copy_scores_the_same_and_is_trained_by_itself(name, random_split):
+    backbone = make(name, random_split)
+    before = scores(backbone)
+    copied = copy.deepcopy(backbone)
+    assert torch.equal(scores(copied), before)
+    fit(copied, SETTINGS)
+    assert not torch.equal(scores(copied), before)
+    assert torch.equal(scores(backbone), before)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_backbone_learns_in_double_precision(name, random_split):
+    backbone = make(name, random_split).double()
+    fit(backbone, SETTINGS)
+    assert {value.dtype for value in backbone.parameters()} == {torch.float64}
+    assert scores(backbone).isfinite().all()
