@@ -13,10 +13,10 @@ from torch import nn
 
 from ranking.fusion import Concat
 from ranking.rationales import Rationales
-from ranking.texts import ItemTexts, UserTexts, check_widths
+from ranking.texts import ItemTexts, ReadsTexts, UserTexts, check_widths
 
 
-class TextAdaptor(nn.Module):
+class TextAdaptor(ReadsTexts):
     """u' = Linear([e_u; h_p]), v' = Linear([e_i; h_f]), with h an encoding of a frozen text vector.
 
     The linear layers start as the ID part plus a small part of the text's. Without a text, h is zero.

@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 from ranking.rationales import Rationales
-from ranking.texts import ItemTexts, UserTexts, check_widths
+from ranking.texts import ItemTexts, ReadsTexts, UserTexts, check_widths
 
 START = 0.1
 
 
-class CrossPath(nn.Module):
+class CrossPath(ReadsTexts):
     """Add s · (P r_u) · (P f_i) to the dot product, by appending s P r_u to users and P f_i to items.
 
     Eq. (5) gives a rationale to the user alone, where it can speak of an item only through what training
@@ -41,7 +41,7 @@ class CrossPath(nn.Module):
         super().__init__()
         check_widths(rationales, item_text)
         self.item_texts = ItemTexts(item_text)
-        self.user_texts = UserTexts(rationales, self.item_texts.scale)
+        self.user_texts = UserTexts(rationales, self.item_texts.text_scale)
         table = self.item_texts.table.double()
         directions = torch.linalg.eigh(table.T @ table).eigenvectors[:, -width:]
         self.project = nn.Linear(self.item_texts.width, directions.shape[1], bias=False)

@@ -14,7 +14,7 @@ from torch import nn
 
 from ranking.compact_views import FeaturesError
 from ranking.rationales import Rationales
-from ranking.texts import UserTexts
+from ranking.texts import ReadsTexts, UserTexts
 
 Kind = Literal["attention", "concat", "gate"]
 
@@ -67,12 +67,13 @@ class Gate(nn.Module):
 _KINDS = {"attention": Attention, "concat": Concat, "gate": Gate}
 
 
-class FusionLayer(nn.Module):
+class FusionLayer(ReadsTexts):
     """Map user vectors e_u and user rows to e'_u, Eq. (4).
 
     z_u = Linear(TextEncoder(r_u)) is computed once per distinct rationale of a call. Where a user has no
     rationale, e'_u = e_u exactly. Text vectors are frozen, at mean zero and of length 1 in the quadratic
-    mean (`TextScale`).
+    mean (`TextScale`), which a state dict keeps: the weights can be loaded beside the rationales of another
+    day, or of a few users, and say the same of a text.
 
     Parameters
     ----------
@@ -88,7 +89,7 @@ class FusionLayer(nn.Module):
     Raises
     ------
     FeaturesError
-        There is no such kind; in `forward`, the vectors are not d wide.
+        There is no such kind; in `forward`, the vectors are not d wide; see `ReadsTexts`.
     """
 
     def __init__(

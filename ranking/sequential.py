@@ -7,7 +7,6 @@ with `match.top_k`, several, as in training.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,25 +19,21 @@ import torch
 from ranking.backbones import build
 from ranking.backbones.base import Backbone
 from ranking.backbones.sequences import SequentialBackbone
-from ranking.checkpoints import read_checkpoint, write_checkpoint
-from ranking.compact_views import vectors
+from ranking.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
+from ranking.compact_views import FeaturesError, vectors
 from ranking.device import chosen_device
 from ranking.features import load_features
 from ranking.fitting import FitSettings, fit
-from ranking.fusion import FusionLayer
 from ranking.project import RankingProject
 from ranking.rationales import Rationales
 from ranking.served import KNOWN_USER, OnlineFeatures, Scored, SeedRationales
 from ranking.services import ITEM_SERVICE, USER_SERVICE
 from ranking.sides import FeatureSides
 from ranking.splits import Split
-from ranking.texts import ItemTexts, TextScale
 from ranking.trained_facts import how_to_train, required, trained_on
 from reland_features.errors import ArtifactError, FeatureStoreError
 
 NAME = "sasrec"
-# How texts were scaled in training goes with the weights: what is published later has another mean.
-_RATIONALES, _ITEMS = "text_scale.rationales", "text_scale.items"
 _TEXT = "item_attributes__item_text_embedding"
 _BATCH = 1_000
 
@@ -57,12 +52,11 @@ def train(
     sides = FeatureSides(features.item_text, features.rationales)
     backbone = build(NAME, split, options, sides=sides, seed=project.seed).to(place)
     fitted = fit(backbone, settings, seed=project.seed)
-    return save(backbone, features.rationales, project, options=options, best=fitted.best)
+    return save(backbone, project, options=options, best=fitted.best)
 
 
 def save(
     backbone: Backbone,
-    rationales: Rationales,
     project: RankingProject,
     *,
     options: Mapping[str, Any] | None = None,
@@ -70,10 +64,7 @@ def save(
 ) -> Path:
     """Write a trained backbone as the project's current one; return its folder.
 
-    Parameters
-    ----------
-    rationales : Rationales
-        Those of training: their mean and scale are kept, and applied to what is read online.
+    Its weights hold how texts were scaled in training, which is applied to what is read online.
     """
     facts = {
         **trained_on(project),
@@ -84,11 +75,7 @@ def save(
         "validation": dict(best or {}),
         "items": backbone.split.item_ids.to_list(),
     }
-    scales = _kept(TextScale.of(rationales.embeddings), _RATIONALES)
-    for module in backbone.modules():
-        if isinstance(module, ItemTexts):
-            scales |= _kept(module.scale, _ITEMS)
-    return write_checkpoint({**backbone.state_dict(), **scales}, facts, project.models / NAME)
+    return write_checkpoint(backbone.state_dict(), facts, project.models / NAME)
 
 
 @dataclass(frozen=True)
@@ -134,8 +121,6 @@ class ServedSASRec:
         online = OnlineFeatures.of(project)
         seeds = SeedRationales(online, project)
         item_ids = pl.Series("item_id", checkpoint.facts["items"], dtype=pl.String)
-        weights = dict(checkpoint.weights)
-        of_rationales, of_items = (_scale(weights, name, checkpoint.name) for name in (_RATIONALES, _ITEMS))
         text, has = vectors(seeds.frame["seed_rationale__rationale_embedding"], "seed_rationale:rationale_embedding")
         item_text = _item_text(online, item_ids)
         if not has.any() or not item_text.any():
@@ -146,14 +131,10 @@ class ServedSASRec:
                 f"{len(item_ids):,} item texts",
                 hint=f"reland run, or feast materialize over {project.as_of.isoformat()}",
             )
+        split = _catalogue(seeds.frame["seed_user_id"], item_ids)
         sides = FeatureSides(item_text, Rationales.of_users(text, has))
-        backbone = cast(SequentialBackbone, build(NAME, _catalogue(item_ids), checkpoint.facts["options"], sides=sides))
-        dataclasses.replace(checkpoint, weights=weights).fill(backbone)
-        for module in backbone.modules():
-            if isinstance(module, FusionLayer) and module.texts is not None:
-                module.texts.table = of_rationales(text[has])
-            if isinstance(module, ItemTexts):
-                module.table = of_items(item_text) * module.has
+        backbone = cast(SequentialBackbone, build(NAME, split, checkpoint.facts["options"], sides=sides))
+        _fill(backbone, checkpoint)
         with torch.inference_mode():
             embeddings = backbone.item_side(backbone.items.weight)
             items = backbone.output_side.items(embeddings)
@@ -196,31 +177,23 @@ class ServedSASRec:
         return self.backbone.output_side.users(outputs, torch.tensor([-1]))[0]
 
 
-def _kept(scale: TextScale, name: str) -> dict[str, torch.Tensor]:
-    """Return a scale as tensors to be kept with the weights."""
-    return {
-        f"{name}.mean": torch.from_numpy(scale.mean),
-        f"{name}.scale": torch.tensor(scale.scale, dtype=torch.float64),
-    }
-
-
-def _scale(weights: dict[str, torch.Tensor], name: str, checkpoint: str) -> TextScale:
-    """Take a scale out of the weights again; raise `ArtifactError` where it was not kept."""
+def _fill(backbone: Backbone, checkpoint: Checkpoint) -> None:
+    """Load the weights, and how texts were scaled in training; raise `ArtifactError` where that was not kept."""
     try:
-        return TextScale(weights.pop(f"{name}.mean").numpy(), float(weights.pop(f"{name}.scale")))
-    except KeyError as error:
+        checkpoint.fill(backbone)
+    except FeaturesError as error:
         raise ArtifactError(
             "the sasrec was trained by an older version, which did not keep how texts were scaled",
-            where=checkpoint,
-            got=f"no {error}",
+            where=checkpoint.name,
+            got=error.got,
             hint=how_to_train(NAME),
         ) from error
 
 
-def _catalogue(item_ids: pl.Series) -> Split:
-    """Return a split of the training items in which a single user did a single thing: shapes, not data."""
-    one = np.ones(1, dtype=np.int64)
-    return Split(pl.Series("user_id", [""]), item_ids, np.array([0, 1]), np.zeros(1, np.int64), one, 0 * one)
+def _catalogue(seeds: pl.Series, item_ids: pl.Series) -> Split:
+    """Return a split whose users are the seeds, of whom the first did a single thing: shapes, not data."""
+    first = (np.arange(len(seeds)) == 0).astype(np.int64)
+    return Split(seeds, item_ids, np.concatenate([[0], np.cumsum(first)]), np.zeros(1, np.int64), first, 0 * first)
 
 
 def _item_text(online: OnlineFeatures, item_ids: pl.Series) -> np.ndarray:

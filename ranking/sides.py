@@ -15,7 +15,8 @@ from ranking.compact_views import FeaturesError
 from ranking.cross import CrossPath
 from ranking.fusion import FusionLayer, Kind
 from ranking.rationales import Rationales
-from ranking.texts import ItemTexts
+from ranking.splits import Split
+from ranking.texts import ItemTexts, ReadsTexts
 
 Output = Literal["none", "cross", "kar", "slim"]
 
@@ -76,6 +77,24 @@ class FeatureSides:
         self._dropout, self._cross_width = dropout, cross_width
         self.by_event = by_event
 
+    def check(self, split: Split) -> None:
+        """Raise FeaturesError unless the features are of as many users and items as the split has.
+
+        Where `by_event`, rationales are of as many interactions.
+        """
+        rows = ("interactions", len(split.items)) if self.by_event else ("users", split.n_users)
+        found = [(f"rationales of {rows[0]}", rows[1], self._rationales and self._rationales.n_users)]
+        found.append(("item texts", split.n_items, None if self._item_text is None else len(self._item_text)))
+        wrong = [(name, wanted, got) for name, wanted, got in found if got not in (None, wanted)]
+        if wrong:
+            raise FeaturesError(
+                "the features are not those of the split",
+                got=", ".join(f"{got:,} {name}" for name, _, got in wrong),
+                expected=", ".join(f"{wanted:,} {name}" for name, wanted, _ in wrong),
+                hint="read them with load_features(project, split)"
+                + (", or rationales_at_events for the split as it is cut" if self.by_event else ""),
+            )
+
     def items(self, dimension: int) -> nn.Module:
         """Return a module: (item ID embeddings [n, d], item rows int64 [n], or none for all) → [n, d]."""
         if self._item_text is None or not self._on_items:
@@ -97,7 +116,7 @@ class FeatureSides:
         return (kar if self._output == "kar" else slim)(dimension, self._rationales, self._item_text)
 
 
-class ItemFeatures(nn.Module):
+class ItemFeatures(ReadsTexts):
     """`+ f_item`: Linear([e_i; f_i]), the item ID embedding concatenated with the encoded text, back to d.
 
     W_e e_i + W_f f_i with W_e the identity: e_i is free, so another W_e is only another table of e_i. To learn

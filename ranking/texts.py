@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -45,7 +46,85 @@ class TextScale:
         return torch.from_numpy(((vectors - self.mean) * self.scale).astype(np.float32))
 
 
-class UserTexts(nn.Module):
+class ScaledTexts(nn.Module):
+    """A table of frozen texts, and the mean and scale that they were brought to in training.
+
+    The mean and the scale are weights: they are measured when the module is made, and a state dict brings
+    those of training, whatever texts are there then. Another day's rationales, or those of a few users, have
+    another mean, and the same text would be another vector. The texts themselves are in no state dict.
+
+    Parameters
+    ----------
+    texts : numpy.ndarray
+        float32 [n, D].
+    scale : TextScale
+        Of these texts, or of others that they are to be compared with.
+    """
+
+    table: torch.Tensor
+    mean: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(self, texts: np.ndarray, scale: TextScale) -> None:
+        super().__init__()
+        self._texts = texts
+        self.register_buffer("mean", torch.from_numpy(scale.mean.copy()))
+        self.register_buffer("scale", torch.tensor(scale.scale, dtype=torch.float32))
+        self.register_buffer("table", self._scaled(), persistent=False)
+
+    @property
+    def width(self) -> int:
+        """Numbers per text, D."""
+        return int(self.table.shape[1])
+
+    @property
+    def text_scale(self) -> TextScale:
+        """The mean and the scale of training."""
+        return TextScale(self.mean.float().cpu().numpy(), float(self.scale))
+
+    def _scaled(self) -> torch.Tensor:
+        """Return the table, float32 [n, D]."""
+        return self.text_scale(self._texts)
+
+    def _load_from_state_dict(self, *given: Any) -> None:
+        """Take the mean and the scale of training, and scale the texts by them."""
+        super()._load_from_state_dict(*given)
+        self.table = self._scaled().to(self.mean.device, self.table.dtype)
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
+        """Move the module; mean and scale stay float32, or a model in half precision would save rounded ones."""
+        mean, scale = self.mean, self.scale
+        super()._apply(fn, recurse)
+        if self.mean.dtype != torch.float32:
+            self.mean, self.scale = mean.to(self.mean.device), scale.to(self.scale.device)
+        return self
+
+
+class ReadsTexts(nn.Module):
+    """A module with weights that read texts, which are worth nothing where the texts are scaled otherwise.
+
+    Raises
+    ------
+    FeaturesError
+        In `load_state_dict`: there are such weights, and no mean and scale of its texts. Where there are none at
+        all, as in a model that was trained without texts, it is for torch's ``strict`` to say.
+    """
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *more: Any) -> None:
+        texts = [name for name, module in self.named_children() if isinstance(module, ScaledTexts)]
+        wanted = [f"{prefix}{name}.{own}" for name in texts for own in ("mean", "scale")]
+        absent = [name for name in wanted if name not in state_dict]
+        if absent and any(name.startswith(prefix) for name in state_dict):
+            raise FeaturesError(
+                "the weights do not say how the texts that they were trained with were scaled",
+                where=f"load_state_dict, {type(self).__name__}",
+                got=f"no {', no '.join(absent)}",
+                hint="train again",
+            )
+        super()._load_from_state_dict(state_dict, prefix, *more)
+
+
+class UserTexts(ScaledTexts):
     """Encode the rationales of some users: distinct texts once, then gathered by user.
 
     A batch names far more users (a sequential one: a user at every position) than there are distinct
@@ -54,32 +133,24 @@ class UserTexts(nn.Module):
     Parameters
     ----------
     rationales : Rationales
-        Frozen; buffers that a state dict does not carry.
+        Frozen; a state dict carries their mean and scale only.
     scale : TextScale, optional
         By default that of the rationales themselves.
     """
 
-    table: torch.Tensor
     rows: torch.Tensor
     weights: torch.Tensor
 
     def __init__(self, rationales: Rationales, scale: TextScale | None = None) -> None:
-        super().__init__()
-        scale = scale or TextScale.of(rationales.embeddings)
+        super().__init__(rationales.embeddings, scale or TextScale.of(rationales.embeddings))
         none = len(rationales.embeddings)  # the row after the last text, which reads as zeros
         rows = np.where(rationales.rows >= 0, rationales.rows, none).astype(np.int64)
         weights = np.where(rows < none, rationales.weights, 0.0).astype(np.float32)
         # One more user, last and without a text: row -1 is a stranger or padding.
         rows = np.pad(rows, ((0, 1), (0, 0)), constant_values=none)
         weights = np.pad(weights, ((0, 1), (0, 0)))
-        self.register_buffer("table", scale(rationales.embeddings), persistent=False)
         self.register_buffer("rows", torch.from_numpy(rows), persistent=False)
         self.register_buffer("weights", torch.from_numpy(weights), persistent=False)
-
-    @property
-    def width(self) -> int:
-        """Numbers per text, D."""
-        return int(self.table.shape[1])
 
     def forward(
         self, encode: Callable[[torch.Tensor], torch.Tensor], users: torch.Tensor
@@ -111,10 +182,12 @@ class UserTexts(nn.Module):
         encoded = pad(encoded, (0, 0, 0, 1))
         if rows.shape[1] == 1:
             return embedding(rows[:, 0], encoded), has
-        return embedding_bag(rows, encoded, per_sample_weights=self.weights[users], mode="sum"), has
+        # In mixed precision what is encoded is of half the width that the buffers have.
+        weights = self.weights[users].to(encoded.dtype)
+        return embedding_bag(rows, encoded, per_sample_weights=weights, mode="sum"), has
 
 
-class ItemTexts(nn.Module):
+class ItemTexts(ScaledTexts):
     """The items' text vectors, scaled; zeros stay zeros.
 
     Parameters
@@ -128,11 +201,9 @@ class ItemTexts(nn.Module):
         A number is not finite, or no item has a text.
     """
 
-    table: torch.Tensor
     has: torch.Tensor
 
     def __init__(self, item_text: np.ndarray) -> None:
-        super().__init__()
         broken = int((~np.isfinite(item_text)).any(axis=1).sum())
         has = np.asarray(item_text.any(axis=1))
         if broken or not has.any():
@@ -141,14 +212,12 @@ class ItemTexts(nn.Module):
                 got=f"of {len(item_text):,} items, {broken:,} hold NaN or infinity and {int(has.sum()):,} have a text",
                 expected="finite vectors, zeros where an item has no text",
             )
-        self.scale = TextScale.of(item_text[has])
+        super().__init__(item_text, TextScale.of(item_text[has]))
         self.register_buffer("has", torch.from_numpy(has[:, None]), persistent=False)
-        self.register_buffer("table", self.scale(item_text) * self.has, persistent=False)
 
-    @property
-    def width(self) -> int:
-        """Numbers per text, D."""
-        return int(self.table.shape[1])
+    def _scaled(self) -> torch.Tensor:
+        """Return the table, float32 [I, D]."""
+        return super()._scaled() * torch.from_numpy(self._texts.any(axis=1, keepdims=True))
 
     def check(self, vectors: torch.Tensor, wanted: int | None = None) -> None:
         """Raise FeaturesError unless there is one item vector per text, or as many as wanted."""

@@ -42,6 +42,9 @@ class Sides(Protocol):
     """Whether users' features change with time: sequential backbones then give, for user rows, the rows of the
     last interaction that an output has read (of `Split.items`; -1 is none)."""
 
+    def check(self, split: Split) -> None:
+        """Raise FeaturesError where there are features of another number of users, or of items, than the split's."""
+
     def items(self, dimension: int) -> nn.Module:
         """Return a module: (item ID embeddings [n, d], item rows int64 [n], or none for all) → [n, d]."""
 
@@ -56,6 +59,9 @@ class NoSides:
     """ID only: three identities."""
 
     by_event = False
+
+    def check(self, split: Split) -> None:
+        """Take any split."""
 
     def items(self, dimension: int) -> nn.Module:
         """Return the identity on the first argument."""
@@ -100,6 +106,11 @@ class Backbone(nn.Module):
     sides : Sides
         How features come in.
 
+    Raises
+    ------
+    FeaturesError
+        There are features of another number of users, interactions or items than the split has.
+
     Subclasses give `batches`, `loss` and `representations`; those whose score is no dot product give `scorer`.
     Everything random is drawn from the generator that `batches` is given and from torch's global one, which
     `ranking.fitting.fit` seeds.
@@ -109,6 +120,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.split = split
         self.sides: Sides = sides or NoSides()
+        self.sides.check(split)  # a row that is not the user's would train without an error
 
     def batches(self, generator: np.random.Generator) -> Iterator[Any]:
         """Yield the batches of one epoch over the training part."""

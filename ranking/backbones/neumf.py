@@ -139,7 +139,7 @@ class NeuMF(PairwiseBackbone):
             ):
                 added = torch.empty_like(columns)
                 inner = torch.empty_like(block)
-                outer = [torch.empty(len(block), len(bias)) for bias, _ in rest]
+                outer = [block.new_empty(len(block), len(bias)) for bias, _ in rest]
                 for half, row in zip(halves, added.unbind(), strict=True):
                     hidden = torch.add(block, half, out=inner).relu_()
                     for (bias, weight), out in zip(rest, outer, strict=True):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -123,6 +124,13 @@ class GraphBackbone(PairwiseBackbone):
         self.register_buffer("_everyone", torch.arange(split.n_users), persistent=False)
         self.register_buffer("_everything", torch.arange(split.n_items), persistent=False)
         self.register_buffer("_graph", adjacency(*self.training_pairs, split.n_users, split.n_items), persistent=False)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Copy all but the graph, which nothing changes, and which torch cannot deep-copy."""
+        memo[id(self._graph)] = self._graph
+        copied = memo[id(self)] = type(self).__new__(type(self))
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return copied
 
     def propagate(self, embeddings: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
         """Map embeddings of users and then items, [U + I, d], to final ones of all rows or of these, [n, d']."""

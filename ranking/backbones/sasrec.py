@@ -94,7 +94,7 @@ class _Block(nn.Module):
         # Rows are left-aligned: what is padding comes after every real position, and causality hides it.
         if self.training and self.rate:
             query, key, value = (part.reshape(batch * self.heads, length, -1) for part in (query, key, value))
-            future = torch.full((length, length), -torch.inf, device=hidden.device).triu_(1)
+            future = torch.full((length, length), -torch.inf, dtype=query.dtype, device=hidden.device).triu_(1)
             scores = torch.baddbmm(future, query, key.transpose(1, 2), alpha=(width // self.heads) ** -0.5)
             attended = dropped(scores.softmax(dim=2), self.rate, training=True) @ value
             attended = attended.view(batch, self.heads, length, -1)

@@ -19,6 +19,7 @@ import torch
 
 from ranking.backbones import build
 from ranking.backbones.base import Backbone
+from ranking.compact_views import FeaturesError
 from ranking.device import chosen_device, kept_weights
 from ranking.experiments.dataset import BACKBONES, Dataset
 from ranking.experiments.inputs import load_split, open_project, sides_of, text_encoder_of
@@ -30,7 +31,7 @@ from ranking.fitting import Fit, evaluate, fit
 from ranking.project import RankingProject
 from ranking.splits import Part, Split
 from reland_features.artifacts import sync
-from reland_features.errors import CheckError, ConfigError, RelandError
+from reland_features.errors import ArtifactError, CheckError, ConfigError, RelandError
 
 
 @dataclass(frozen=True)
@@ -177,13 +178,27 @@ class Runner:
         return run, backbone
 
     def trained(self, spec: RunSpec) -> Backbone:
-        """Return a trained backbone: from its weights, or by repeating the run where they are gone."""
+        """Return a trained backbone: from its weights, or by repeating the run where they are gone.
+
+        Raises
+        ------
+        ArtifactError
+            The weights are of another version of the backbone.
+        """
         plan = self.plan(spec)
         path = self._weights(plan)
         if not path.is_file():
             return self.execute(plan)[1]
         backbone = self.untrained(plan)
-        backbone.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        try:
+            backbone.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        except (FeaturesError, RuntimeError) as error:  # kept by an older version
+            raise ArtifactError(
+                "the kept weights do not fit the backbone",
+                where=str(path),
+                got=error.got if isinstance(error, RelandError) else error,
+                hint="delete the file: the run is then repeated",
+            ) from error
         return backbone.eval()
 
     def untrained(self, plan: Plan) -> Backbone:

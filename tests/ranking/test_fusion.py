@@ -141,13 +141,84 @@ def test_each_distinct_text_of_a_call_is_projected_once():
 
 def test_the_state_dict_holds_weights_and_no_texts():
     fusion = attention(rationales(0, 1))
-    assert set(fusion.state_dict()) == {"linear.weight", "linear.bias", "combine.attention"}
+    of_texts = {name: value.tolist() for name, value in fusion.state_dict().items() if name.startswith("texts.")}
+    assert of_texts == {"texts.mean": [0, 0], "texts.scale": 1}
+    assert set(fusion.state_dict()) - set(of_texts) == {"linear.weight", "linear.bias", "combine.attention"}
     other = FusionLayer(2, rationales(0, 1))
     other.load_state_dict(fusion.state_dict())
     users = torch.tensor([1, 0])
     expected = fusion(E.expand(2, 2), users)
     assert torch.equal(other(E.expand(2, 2), users), expected)
     assert torch.equal(copy.deepcopy(fusion)(E.expand(2, 2), users), expected)
+
+
+MANY = np.random.default_rng(0).normal(3, size=(6, 2)).astype(np.float32)
+
+
+def of_one_user(text):
+    return Rationales(text[None], np.array([[0]]), np.ones((1, 1), np.float32))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+def test_a_text_is_scaled_as_in_training_wherever_its_weights_are_loaded(dtype):
+    trained = UserTexts(Rationales.of_users(MANY)).to(dtype)
+    for served in (Rationales.of_users(MANY[2:]), of_one_user(MANY[2])):
+        texts = UserTexts(served).to(dtype)
+        texts.load_state_dict(trained.state_dict())
+        assert torch.equal(texts.table[0], trained.table[2])
+        assert texts.table.dtype == dtype
+        assert "table" not in texts.state_dict()
+
+
+def test_an_items_text_is_scaled_as_in_training_and_none_stays_zero():
+    trained, served = ItemTexts(MANY), ItemTexts(np.array([[0, 0], MANY[1], MANY[2] + 9, *MANY[3:]]))
+    served.load_state_dict(trained.state_dict())
+    assert torch.equal(served.table[[1, 3, 4, 5]], trained.table[[1, 3, 4, 5]])
+    assert not served.table[0].any()
+    moved = 9 * float(trained.scale)
+    torch.testing.assert_close(served.table[2], trained.table[2] + moved)
+
+
+def test_a_copy_and_a_loaded_layer_are_scaled_alike():
+    trained = FusionLayer(2, Rationales.of_users(MANY))
+    served = FusionLayer(2, of_one_user(MANY[4]))
+    served.load_state_dict(trained.state_dict())
+    for layer_ in (served, copy.deepcopy(served)):
+        assert torch.equal(layer_(E, torch.tensor([0])), trained(E, torch.tensor([4])))
+
+
+def test_weights_of_texts_whose_scale_was_not_kept_are_refused():
+    fusion = FusionLayer(2, rationales(0, 1))
+    older = {name: value for name, value in fusion.state_dict().items() if not name.startswith("texts.")}
+    with pytest.raises(FeaturesError, match="how the texts that they were trained with were scaled") as error:
+        fusion.load_state_dict(older)
+    assert error.value.got == "no texts.mean, no texts.scale"
+    assert error.value.hint == "train again"
+    with pytest.raises(FeaturesError):
+        fusion.load_state_dict(older, strict=False)
+
+
+def test_weights_of_a_model_without_texts_are_loaded_around_the_layer_where_that_is_asked_for():
+    model = torch.nn.ModuleDict({"users": torch.nn.Embedding(2, 2), "fusion": FusionLayer(2, rationales(0, 1))})
+    plain = {"users.weight": torch.ones(2, 2)}
+    with pytest.raises(RuntimeError, match="Missing"):
+        model.load_state_dict(plain)
+    assert "fusion.texts.mean" in model.load_state_dict(plain, strict=False).missing_keys
+    assert model["users"].weight.eq(1).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", ["attention", "concat", "gate"])
+def test_several_seeds_train_in_mixed_precision(kind, dtype):
+    torch.manual_seed(0)
+    fusion = FusionLayer(2, rationales([0, 1], [1, -1], weights=[[0.25, 0.75], [1, 0]]), kind=kind)
+    vectors, users = torch.randn(3, 2), torch.tensor([0, 1, 0])
+    expected = fusion(vectors, users)
+    with torch.autocast("cpu", dtype=dtype):
+        fused = fusion(vectors, users)
+        fused.float().square().sum().backward()
+    torch.testing.assert_close(fused.float(), expected, atol=0.05, rtol=0.05)
+    assert all(weights.grad.isfinite().all() for weights in fusion.parameters())
 
 
 def test_texts_are_moved_to_mean_zero_and_scaled_by_one_number():

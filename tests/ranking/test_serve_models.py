@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from datetime import timedelta
@@ -58,7 +59,9 @@ def train_both(project: RankingProject) -> None:
 @pytest.fixture(scope="module")
 def small(project, tmp_path_factory):
     """The session's project, copied with its applied repository, and both rankers."""
-    copied = RankingProject.open(shutil.copytree(project.root, tmp_path_factory.mktemp("served") / "project"))
+    root = shutil.copytree(project.root, tmp_path_factory.mktemp("served") / "project")
+    apply_repository(root / "feature_repo")  # its registry names the folder that it was copied from
+    copied = RankingProject.open(root)
     train_both(copied)
     return copied
 
@@ -88,8 +91,7 @@ def assert_sasrec_parity(project: RankingProject, client, users: int) -> None:
     features = load_features(project, split)
     sides = FeatureSides(features.item_text, features.rationales)
     backbone = build("sasrec", split, saved.facts["options"], sides=sides)
-    weights = {name: value for name, value in saved.weights.items() if not name.startswith("text_scale")}
-    backbone.load_state_dict(weights)
+    backbone.load_state_dict(saved.weights)
     with torch.inference_mode():
         offline = backbone.eval().scorer("validation")(torch.arange(split.n_users)).numpy()
     items = split.item_ids.to_list()
@@ -207,6 +209,21 @@ def test_a_damaged_ranker_is_one_clear_error(small, tmp_path, model):
     with pytest.raises(ArtifactError, match="a trained ranker cannot be read") as error:
         create_app(root, model)
     assert error.value.hint == f"python -m ranking.train --project D --model {model}"
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_sasrec_that_did_not_keep_how_texts_were_scaled_is_one_clear_error(small, monkeypatch, beside):
+    """Two older versions: the one kept no scale, the other kept it beside the weights."""
+    saved = checkpoint(small, "sasrec")
+    older = {name: value for name, value in saved.weights.items() if ".texts." not in name and "text_scale" not in name}
+    assert len(older) < len(saved.weights)
+    if beside:
+        older |= {"text_scale.rationales.mean": torch.zeros(2), "text_scale.rationales.scale": torch.ones(())}
+    monkeypatch.setattr(sequential, "read_checkpoint", lambda *given: dataclasses.replace(saved, weights=older))
+    with pytest.raises(ArtifactError, match="did not keep how texts were scaled") as error:
+        create_app(small.root, "sasrec")
+    assert error.value.where == saved.name
+    assert error.value.hint == "python -m ranking.train --project D --model sasrec"
 
 
 @pytest.mark.parametrize("model", ["xgboost", "masknet", "sasrec"])

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from ranking.compact_views import FeaturesError
 from ranking.rationales import Rationales
 from ranking.wrap import WrapError, wrap
 
@@ -87,13 +88,13 @@ def test_the_wrapped_model_scores_by_equation_5_under_the_same_signature():
 def test_a_step_of_training_moves_the_model_and_the_fusion_layer():
     torch.manual_seed(0)
     model = wrap(Foreign(), RATIONALES, user_embedding=PATH)
-    before = copy.deepcopy(model.state_dict())
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
     optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
     loss = -nn.functional.logsigmoid(model(USERS, CHOSEN)).mean()
     loss.backward()
     optimizer.step()
     assert -nn.functional.logsigmoid(model(USERS, CHOSEN)).mean() < loss
-    assert [name for name, value in model.state_dict().items() if torch.equal(value, before[name])] == []
+    assert [name for name, value in model.named_parameters() if torch.equal(value, before[name])] == []
 
 
 def test_the_weight_keeps_its_place_and_is_not_fused():
@@ -105,7 +106,8 @@ def test_the_weight_keeps_its_place_and_is_not_fused():
     assert embedding.weight is weight, "an optimizer made before still holds it"
     assert (embedding.num_embeddings, embedding.embedding_dim) == (4, 3)
     assert set(model.state_dict()) - saved == {
-        f"{PATH}.fusion.{name}" for name in ("linear.weight", "linear.bias", "combine.attention")
+        f"{PATH}.fusion.{name}"
+        for name in ("linear.weight", "linear.bias", "combine.attention", "texts.mean", "texts.scale")
     }
     assert not torch.equal(embedding(torch.tensor([0]))[0], weight[0])
     assert torch.equal(embedding(torch.tensor([2]))[0], weight[2]), "user 2 has no rationale"
@@ -147,6 +149,166 @@ def test_a_padding_row_comes_first(reads):
     assert np.array_equal(fused[0], original[0].detach().numpy())
 
 
+@pytest.mark.parametrize("reads", ["rows", "table"])
+def test_a_user_is_scored_as_in_training_where_few_users_have_a_text(reads):
+    texts = np.random.default_rng(0).normal(2, size=(4, 5)).astype(np.float32)
+    model = randomised(wrap(Graph(), Rationales.of_users(texts), reads=reads))
+    few = wrap(Graph(), Rationales.of_users(texts, np.array([False, True, False, True])), reads=reads)
+    few.load_state_dict(model.state_dict())
+    rows = torch.tensor([1, 3])
+    torch.testing.assert_close(few.user_embedding(rows), model.user_embedding(rows), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("reads", ["rows", "table"])
+def test_weights_that_do_not_say_how_texts_were_scaled_are_refused(reads):
+    model = wrap(Graph(), RATIONALES, reads=reads)
+    older = {name: value for name, value in model.state_dict().items() if ".texts." not in name}
+    with pytest.raises(FeaturesError, match="how the texts that they were trained with were scaled"):
+        model.load_state_dict(older)
+
+
+class Shared(nn.Module):
+    """Holds one embedding under many names, of which it reads one."""
+
+    def __init__(self, reads: str) -> None:
+        super().__init__()
+        self.tables = nn.ModuleDict({"user": nn.Embedding(4, 3)})
+        self.alias = self.tables["user"]
+        self.tower = nn.Sequential(self.alias, nn.Linear(3, 2))
+        self.listed = [self.alias]
+        self.reads = reads
+
+    @property
+    def user_embedding(self):
+        return self.tables["user"]
+
+    def forward(self, users):
+        if self.reads == "sequential":
+            return self.tower(users)
+        return {"property": self.user_embedding, "alias": self.alias, "list": self.listed[0]}[self.reads](users)
+
+
+@pytest.mark.parametrize("path", ["user_embedding", "alias", "tables.user", "tower.0"])
+@pytest.mark.parametrize("reads", ["sequential", "property", "alias", "list"])
+def test_a_user_is_fused_by_whatever_name_the_model_looks_it_up(reads, path):
+    torch.manual_seed(0)
+    model, users = Shared(reads), torch.arange(4)
+    before = model(users)
+    wrap(model, RATIONALES, user_embedding=path)
+    after = model(users)
+    assert torch.equal(after[2], before[2]), "user 2 has no rationale"
+    assert not torch.isclose(after[[0, 1, 3]], before[[0, 1, 3]]).any()
+    after.sum().backward()
+    assert all(weights.grad is not None for weights in model.alias.parameters())
+    copied = copy.deepcopy(model)
+    assert torch.equal(copied(users), after)
+    assert copied.alias.fusion is copied.tables["user"].fusion is not model.alias.fusion
+
+
+class Anew(Graph):
+    """Makes its embedding at every access, or hides it in a list."""
+
+    def __init__(self, listed: bool) -> None:
+        super().__init__()
+        self.user_embedding, self.listed = None, [nn.Embedding(4, 3)] if listed else []
+
+    @property
+    def table(self):
+        return self.listed[0] if self.listed else nn.Embedding(4, 3)
+
+
+@pytest.mark.parametrize("reads", ["rows", "table"])
+@pytest.mark.parametrize("listed", [True, False])
+def test_an_embedding_that_is_not_the_models_is_refused(listed, reads):
+    with pytest.raises(WrapError, match="no module of the model"):
+        wrap(Anew(listed), RATIONALES, user_embedding="table", reads=reads)
+
+
+class Tenfold(nn.Embedding):
+    def forward(self, rows):
+        return 10 * super().forward(rows)
+
+
+class Hashed(nn.Embedding):
+    def forward(self, rows):
+        return super().forward(rows % self.num_embeddings)
+
+
+class Pooled(nn.Embedding):
+    def forward(self, rows):
+        return super().forward(rows).mean(0)
+
+
+def of_class(kind):
+    model = Graph()
+    model.user_embedding = kind(4, 3)
+    return model
+
+
+def test_an_embedding_of_its_own_class_keeps_what_it_does():
+    model = of_class(Tenfold)
+    randomised(wrap(model, RATIONALES))
+    embedding, rows = model.user_embedding, torch.arange(4)
+    expected = equation_5(embedding.fusion, 10 * embedding.weight.detach().numpy(), range(4))
+    np.testing.assert_allclose(embedding(rows).detach(), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(embedding(rows=rows).detach(), expected, rtol=1e-4, atol=1e-5)
+    assert isinstance(embedding, Tenfold)
+
+
+@pytest.mark.parametrize("kind, rows", [(Hashed, [1, 4]), (Hashed, [1, 7]), (Hashed, [-1, 1]), (Pooled, [0, 1])])
+def test_an_embedding_whose_rows_are_not_its_users_says_so(kind, rows):
+    model = wrap(of_class(kind), RATIONALES)
+    with pytest.raises(WrapError, match="does not map rows of users") as error:
+        model.user_embedding(torch.tensor(rows))
+    assert error.value.where == "Graph.user_embedding"
+    assert "FusionLayer" in error.value.hint
+
+
+@pytest.mark.parametrize("reads", ["rows", "table"])
+def test_hooks_of_the_embedding_still_run(reads):
+    model, seen = Graph(), []
+    model.user_embedding.register_forward_hook(lambda module, given, vectors: seen.append(given[0]))
+    wrap(model, RATIONALES, reads=reads)
+    rows = torch.tensor([3])
+    model.user_embedding(rows)
+    assert seen == [rows]
+
+
+@pytest.mark.parametrize("reads", ["rows", "table"])
+def test_another_parametrization_of_the_embedding_is_kept(reads):
+    model = Graph()
+    nn.utils.parametrizations.weight_norm(model.user_embedding)
+    rows = torch.arange(4)
+    before = model.user_embedding(rows).detach()
+    embedding = wrap(model, RATIONALES, reads=reads).user_embedding
+    fusion = embedding.fusion if reads == "rows" else embedding.parametrizations.weight[1].fusion
+    np.testing.assert_allclose(embedding(rows).detach(), equation_5(fusion, before.numpy(), range(4)), rtol=1e-4)
+    with pytest.raises(WrapError, match="wrapped already"):
+        wrap(model, RATIONALES, reads=reads)
+
+
+@pytest.mark.parametrize("reads", ["rows", "table"])
+def test_a_last_row_that_is_padding_is_no_user(reads):
+    model = Graph()
+    model.user_embedding = nn.Embedding(5, 3, padding_idx=-1)
+    embedding = randomised(wrap(model, RATIONALES, reads=reads)).user_embedding
+    fusion = embedding.fusion if reads == "rows" else embedding.parametrizations.weight[0].fusion
+    original = embedding.weight if reads == "rows" else embedding.parametrizations.weight.original
+    fused = embedding(torch.arange(5)).detach()
+    expected = equation_5(fusion, original.detach().numpy(), [0, 1, 2, 3, -1])
+    np.testing.assert_allclose(fused, expected, rtol=1e-4, atol=1e-5)
+    assert torch.equal(fused[4], original[4].detach())
+
+
+def test_a_way_of_reading_that_there_is_not_is_refused_and_the_model_is_as_it_was():
+    model = Graph()
+    before = str(model)
+    with pytest.raises(WrapError, match="no such way to read users") as error:
+        wrap(model, RATIONALES, reads="tabel")
+    assert (error.value.got, error.value.expected) == ("tabel", "rows or table")
+    assert str(model) == before
+
+
 def test_what_cannot_be_wrapped_is_named():
     with pytest.raises(WrapError, match="no such attribute") as error:
         wrap(Foreign(), RATIONALES)
@@ -157,7 +319,16 @@ def test_what_cannot_be_wrapped_is_named():
     assert error.value.got == "Linear"
     with pytest.raises(WrapError, match="another number of users") as error:
         wrap(Graph(5), RATIONALES)
-    assert error.value.hint == "first_row=1, if row 0 is padding"
+    assert error.value.hint == "first_row=1, if row 0 is padding; give the embedding a padding_idx, if the last row is"
+    padded = Graph()
+    padded.user_embedding = nn.Embedding(5, 3, padding_idx=0)
+    with pytest.raises(WrapError, match="another number of users") as error:
+        wrap(padded, RATIONALES)
+    assert error.value.hint == "first_row=1: row 0 is padding"
+    named = Graph()
+    named.user_embedding.fusion = nn.Linear(3, 3)
+    with pytest.raises(WrapError, match="of the name that the FusionLayer would take"):
+        wrap(named, RATIONALES)
     with pytest.raises(WrapError, match="another number of users") as error:
         wrap(Graph(3), RATIONALES)
     assert "first_row" not in error.value.hint

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import torch
 from made_up import made_up
 
 from ranking.experiments import figures, tables
@@ -175,6 +176,31 @@ def test_case_looks_for_the_pool_before_it_trains(world, prepared, monkeypatch, 
     assert world.run("case", "--user", "u3", "--backbone", "lightgcn") == 1
     assert "the reasoning pool of this project is not there" in capsys.readouterr().err
     assert calls == []
+
+
+def test_weights_kept_by_an_older_version_are_one_error_and_are_made_again_once_deleted(world, capsys):
+    case = ("case", "--user", "u3", "--backbone", "sasrec", "--variants", "f_item")
+    assert world.run(*case) == 0
+    capsys.readouterr()
+    (path,) = world.projects.rglob("*.pt")
+    weights = torch.load(path, weights_only=True)
+    for older in (
+        {name: value for name, value in weights.items() if ".texts." not in name},
+        {name: value for name, value in weights.items() if name != "items.weight"},
+    ):
+        assert len(older) < len(weights)
+        torch.save(older, path)
+        assert world.run(*case) == 1
+        error = capsys.readouterr().err
+        assert error.count("error:") == 1
+        assert "the kept weights do not fit the backbone" in error
+        assert str(path) in error
+        assert "delete the file" in error
+    path.unlink()
+    assert world.run(*case) == 0
+    again = torch.load(path, weights_only=True)
+    assert again.keys() == weights.keys()
+    assert all(torch.equal(again[name], value) for name, value in weights.items())
 
 
 def test_search_does_not_offer_a_folder_of_results_that_it_would_not_write_to(world, capsys):
