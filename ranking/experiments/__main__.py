@@ -41,6 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RelandError as error:
         print(f"\nerror: {error}", file=sys.stderr)
         return 1
+    except OSError as error:  # a full disk, a folder that may not be written to
+        print(f"\nerror: {error}\nfinished runs are kept, the same command resumes", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("\ninterrupted; finished runs are kept, the same command resumes", file=sys.stderr)
         return 130

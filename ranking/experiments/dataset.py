@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from ranking.backbones import COLLABORATIVE, FLOORS, SEQUENTIAL
+from ranking.experiments.dataset_file import read_dataset_file
 from ranking.fitting import FitSettings
 from reland_features.errors import ConfigError
 
@@ -132,7 +132,7 @@ def load_dataset(name: str, folder: Path = _FOLDER) -> Dataset:
     Raises
     ------
     ConfigError
-        There is no such file.
+        There is no such file, or something in it is not known or of a wrong type.
     """
     path = Path(name) if name.endswith(".toml") else folder / f"{name}.toml"
     if not path.is_file():
@@ -142,7 +142,7 @@ def load_dataset(name: str, folder: Path = _FOLDER) -> Dataset:
             got=name,
             expected=f"one of {', '.join(dataset_names(folder))}, or the path of a TOML file like theirs",
         )
-    values = tomllib.loads(path.read_text())
+    values = read_dataset_file(path)
     project = values.get("project", {})
     return Dataset(
         name=path.stem,

@@ -62,8 +62,11 @@ def add_names(parser: argparse.ArgumentParser, option: str, default: str) -> Non
 
 
 def names(text: str) -> tuple[str, ...]:
-    """Split names at commas."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+    """Split names at commas; argparse shows the error."""
+    found = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not found:
+        raise argparse.ArgumentTypeError("at least one name is expected")
+    return found
 
 
 def shown_command(argv: Sequence[str]) -> str:

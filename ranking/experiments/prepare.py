@@ -68,12 +68,14 @@ def prepare(options: argparse.Namespace) -> list[Path]:
         raise ConfigError("no such task", where="--tasks", got=", ".join(unknown), expected=", ".join(TASKS))
     if missing := [t for t in ("interactions", "items") if not (options.tables / f"{t}.parquet").is_file()]:
         raise ConfigError("a table is not there", where=str(options.tables), got=f"no {missing[0]}.parquet")
-    if options.rationales and not (options.source and options.rationales.is_file()):
+    if options.rationales and not options.rationales.is_file():
+        raise ConfigError("there is no such file", where="--rationales", got=options.rationales)
+    if options.rationales and not options.source:
         raise ConfigError(
-            "texts of another system need a file and a name",
-            where="--rationales, --source",
-            got=f"{options.rationales}, {options.source!r}",
-            hint="--rationales FILE --source strong",
+            "texts of another system need a name for what is made of them",
+            where="--source",
+            got="none",
+            hint=f"--rationales {options.rationales} --source strong",
         )
     wanted = {
         options.projects / dataset.name / "-".join(filter(None, (task, options.source))): settings(

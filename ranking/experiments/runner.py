@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from ranking.backbones import build
+from ranking.backbones import build, check_options
 from ranking.backbones.base import Backbone
 from ranking.compact_views import FeaturesError
 from ranking.device import chosen_device, kept_weights
@@ -113,6 +114,7 @@ class Runner:
             quick=spec.quick,
             overrides=dict(spec.overrides),
         )
+        check_options(spec.backbone, hyperparameters.options)
         return Plan(spec, hyperparameters, inputs, project.root)
 
     def path(self, plan: Plan) -> Path:
@@ -233,7 +235,15 @@ class Runner:
         with ProcessPoolExecutor(
             self.jobs, mp_context=context, initializer=_share_cores, initargs=(self.jobs,)
         ) as pool:
-            yield from zip(plans, pool.map(_execute, [self] * len(plans), plans), strict=True)
+            try:
+                yield from zip(plans, pool.map(_execute, [self] * len(plans), plans), strict=True)
+            except BrokenProcessPool as error:
+                raise RelandError(
+                    "the process of a run was killed",
+                    where=f"--jobs {self.jobs}",
+                    got="as by the system, where memory ran out",
+                    hint="finished runs are kept: the same command goes on, with fewer --jobs",
+                ) from error
 
     def _weights(self, plan: Plan) -> Path:
         return self.projects / "weights" / f"{plan.id}.pt"

@@ -126,10 +126,17 @@ class Study:
         Where no run of a task reads a pool, they are those of the project that its features come from.
         """
         seeds: dict[str, np.ndarray] = {}
+        if own := sorted({spec.variant for spec in specs if variant(spec.variant).texts == "own"}):
+            raise ConfigError(
+                "--without-seeds leaves out everybody who has a text of their own",
+                where="--variants",
+                got=", ".join(own),
+                hint="leave these variants out, or --without-seeds",
+            )
         for task in dict.fromkeys(spec.task for spec in specs):
-            own = [spec for spec in specs if spec.task == task]
-            readers = [spec for spec in own if variant(spec.variant).reads_pool]
-            pools = {self.runner.project(spec).root for spec in readers or own}
+            of_task = [spec for spec in specs if spec.task == task]
+            readers = [spec for spec in of_task if variant(spec.variant).reads_pool]
+            pools = {self.runner.project(spec).root for spec in readers or of_task}
             seeds[task] = np.unique(np.concatenate([seed_rows(root) for root in pools]))
         return seeds
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,6 @@ from reland_features.errors import ArtifactError
 
 SUMMARY = "one table of every gain that was looked for, from the results that are there"
 _NAME = "summary"
-_PARTS = ("segments", WITHOUT_SEEDS)  # pages on a part of another page's users
 
 
 @dataclass(frozen=True)
@@ -100,10 +100,12 @@ def rows_of(path: Path) -> list[Row]:
     ArtifactError
         The file cannot be read.
     """
-    if any(part in path.stem for part in _PARTS):
+    if path.stem.startswith("segments_"):  # of parts of another page's users
         return []
     frame = _read(path)
     if "against" not in frame.columns or frame["quick"].any():
+        return []
+    if any(word == f"--{WITHOUT_SEEDS.replace('_', '-')}" for word in shlex.split(_command_of(path))):
         return []
     frame = frame.filter((pl.col("metric") == "ndcg") & (pl.col("convention") == "masked"))
     differences = frame.filter(pl.col("against").is_not_null())

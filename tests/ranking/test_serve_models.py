@@ -218,7 +218,9 @@ def test_a_sasrec_that_did_not_keep_how_texts_were_scaled_is_one_clear_error(sma
     older = {name: value for name, value in saved.weights.items() if ".texts." not in name and "text_scale" not in name}
     assert len(older) < len(saved.weights)
     if beside:
-        older |= {"text_scale.rationales.mean": torch.zeros(2), "text_scale.rationales.scale": torch.ones(())}
+        for side, module in (("rationales", "user_side"), ("items", "item_side")):
+            for own in ("mean", "scale"):
+                older[f"text_scale.{side}.{own}"] = saved.weights[f"{module}.texts.{own}"]
     monkeypatch.setattr(sequential, "read_checkpoint", lambda *given: dataclasses.replace(saved, weights=older))
     with pytest.raises(ArtifactError, match="did not keep how texts were scaled") as error:
         create_app(small.root, "sasrec")

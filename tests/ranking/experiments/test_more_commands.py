@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import polars as pl
@@ -10,7 +12,7 @@ import pytest
 import torch
 from made_up import made_up
 
-from ranking.experiments import figures, tables
+from ranking.experiments import figures, table2, tables
 from ranking.experiments.__main__ import main
 from ranking.experiments.dataset import load_dataset
 from ranking.experiments.options import shown_command
@@ -92,6 +94,66 @@ def test_the_same_runs_under_several_settings_are_one_comparison_of_the_first_pa
 def test_a_mean_of_exactly_0_stands_in_the_summary(tmp_path):
     write_page(tmp_path, "table2_d", ["lightgcn"], {**NDCG, "f_item": [0.0] * 4})
     assert summary_lines(tmp_path)[0].startswith("| [table2_d](table2_d.md) | lightgcn | + ReLand | 0.0000 | 0.6875 |")
+
+
+@pytest.mark.parametrize(("option", "rows"), [("", 1), (" --without-seeds", 0)])
+def test_a_data_set_may_be_called_as_it_likes_and_a_part_of_its_users_is_told_by_the_command(tmp_path, option, rows):
+    path = write_page(tmp_path, "table2_shop_segments_without_seeds", ["lightgcn"], NDCG)
+    command = f"`python -m ranking.experiments table2 --dataset shop_segments_without_seeds.toml{option}`"
+    path.with_suffix(".md").write_text(f"# T\n\n{command}\n")
+    other = write_page(tmp_path, "where_d", ["lightgcn, last 10"], {**NDCG, "reland": [1.0, 1.0, 0.75, 0.5]})
+    other.with_suffix(".md").write_text("# T\n")
+    assert len(summary_lines(tmp_path)) == 1 + rows
+
+
+@pytest.mark.parametrize("option", ["--backbones", "--variants"])
+def test_a_list_without_a_name_is_refused(world, untrained, capsys, option):
+    with pytest.raises(SystemExit):
+        world.run("table2", "--backbones", "lightgcn", option, " ,")
+    assert f"argument {option}: at least one name is expected" in capsys.readouterr().err
+    assert untrained == []
+
+
+def test_a_full_disk_is_one_line_that_says_how_to_go_on(world, capsys, monkeypatch):
+    def full(study):
+        raise OSError(28, "No space left on device", "/results/x.parquet")
+
+    monkeypatch.setattr(table2, "run", full)
+    assert world.run("table2", "--backbones", "lightgcn") == 1
+    said = capsys.readouterr().err
+    assert "No space left on device: '/results/x.parquet'" in said
+    assert "the same command resumes" in said
+
+
+def test_a_worker_that_is_killed_is_one_error_that_says_how_to_go_on(world, capsys, monkeypatch):
+    def killed(pool, work, *lists):
+        raise BrokenProcessPool("A process in the process pool was terminated abruptly")
+        yield
+
+    monkeypatch.setattr(ProcessPoolExecutor, "map", killed)
+    assert world.run("table2", "--backbones", "lightgcn,popularity", "--variants", "id", "--jobs", "2") == 1
+    said = capsys.readouterr().err
+    assert "the process of a run was killed" in said
+    assert "with fewer --jobs" in said
+
+
+def test_the_own_text_is_not_measured_on_users_who_have_none(world, capsys):
+    assert world.run("table2", "--backbones", "lightgcn", "--variants", "reland,own", "--without-seeds") == 1
+    said = capsys.readouterr().err
+    assert "--without-seeds leaves out everybody who has a text of their own" in said
+    assert "got:      own" in said
+
+
+def test_an_option_of_a_backbone_is_checked_before_anything_is_trained(world, capsys):
+    file = world.folder / "made-up.toml"
+    text = file.read_text()
+    file.write_text(text + '[collaborative.neumf]\noptions = { dimension = "16" }\n')
+    assert world.run("table2", "--backbones", "lightgcn,neumf", "--variants", "id", "--quick") == 1
+    said = capsys.readouterr().err
+    assert "an option of a backbone is of the wrong type" in said
+    assert "neumf.dimension" in said
+    assert "runs:" not in said  # how many are to do: nothing was begun
+    assert not list(world.results.rglob("*.parquet"))
 
 
 @pytest.mark.parametrize(

@@ -48,3 +48,9 @@ def test_a_control_that_never_hits_has_no_relative_difference():
 def test_variants_of_different_users_are_refused(control):
     with pytest.raises(ValueError, match="shapes"):
         compare([[0.0, 0.0]], control)
+
+
+@pytest.mark.filterwarnings("error")
+def test_one_difference_again_and_again_has_no_p_over_seeds():
+    first = np.array([[0.1, 0.2, 0.3], [0.2, 0.3, 0.4]])
+    assert np.isnan(compare(first, first - 0.1).p_seeds)
