@@ -70,7 +70,7 @@ def names(text: str) -> tuple[str, ...]:
 
 
 def shown_command(argv: Sequence[str]) -> str:
-    """Return the command as it may be published: a folder of this machine is shown as DIR."""
+    """Return the command as it may be published: a folder of this machine is shown as DIR, a TOML file by its name."""
     return shlex.join(["python", "-m", "ranking.experiments", *map(_shown_word, argv)])
 
 
@@ -78,4 +78,7 @@ def _shown_word(word: str) -> str:
     option, equals, value = word.partition("=")
     if option.startswith("--") and equals:
         return f"{option}={_shown_word(value)}"
-    return "DIR" if Path(word).is_absolute() else word
+    path = Path(word)
+    if not path.is_absolute():
+        return word
+    return path.name if path.suffix == ".toml" else "DIR"

@@ -285,3 +285,5 @@ def test_a_folder_of_this_machine_is_not_shown_in_either_way_of_giving_it():
     assert shown_command(given) == (
         "python -m ranking.experiments table2 --projects=DIR --results DIR --seeds=2 --dataset=d.toml '--note=a = /b'"
     )
+    given = ["table2", "--dataset", "/home/me/shop.toml", "--projects", "/home/me/projects"]
+    assert shown_command(given) == "python -m ranking.experiments table2 --dataset shop.toml --projects DIR"
