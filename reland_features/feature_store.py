@@ -23,7 +23,7 @@ import polars as pl
 
 from reland_features.columns import CREATED_TIMESTAMP, EVENT_TIMESTAMP, Table
 from reland_features.errors import FeatureStoreError
-from reland_features.feast_registry import STORE_FILE, applied_elsewhere, drop_if_applied_elsewhere
+from reland_features.feast_registry import STORE_FILE, drop_if_applied_elsewhere
 from reland_features.publishing import published_run
 
 if TYPE_CHECKING:
@@ -46,8 +46,7 @@ def open_store(repository: Path, store_file: str = STORE_FILE) -> FeatureStore:
     Raises
     ------
     FeatureStoreError
-        There is no such repository, its configuration is wrong, or the registry was applied in another folder and came
-        along with a copy or a move: what is read would be the other project's.
+        There is no such repository.
     """
     from feast import FeatureStore
 
@@ -57,13 +56,6 @@ def open_store(repository: Path, store_file: str = STORE_FILE) -> FeatureStore:
             "there is no Feast repository here", where=str(path), hint="copy feature_repo/ into the project folder"
         )
     with _quiet():
-        if elsewhere := applied_elsewhere(repository, repository.resolve().parent, store_file):
-            raise FeatureStoreError(
-                "the Feast registry was applied in another folder",
-                where=str(repository),
-                got=f"it reads {elsewhere}",
-                hint="reland publish --project with this project's folder, which applies it here",
-            )
         return FeatureStore(repo_path=str(repository.resolve()), fs_yaml_file=path.resolve())
 
 

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any, get_type_hints
 
+import numpy as np
 import torch
 from pydantic import TypeAdapter, ValidationError
 
@@ -85,7 +86,8 @@ def check_options(name: str, options: Mapping[str, Any] | None = None) -> type[B
         )
     for option, value in options.items():
         try:
-            TypeAdapter(taken[option]).validate_python(value, strict=True)
+            plain = value.item() if isinstance(value, np.generic) else value
+            TypeAdapter(taken[option]).validate_python(plain, strict=True)
         except ValidationError as error:
             what = error.errors(include_url=False)[0]["msg"]
             raise ConfigError(
@@ -107,4 +109,6 @@ def _options_of(kind: type[Backbone]) -> tuple[dict[str, Any], set[str]]:
         if not any(one.kind is one.VAR_KEYWORD for one in parameters):
             break  # nothing is passed on to the class above
     found.pop("sides", None)
-    return {name: types[name] for name in found}, {name for name, one in found.items() if one.default is one.empty}
+    return {name: types.get(name, Any) for name in found}, {
+        name for name, one in found.items() if one.default is one.empty
+    }

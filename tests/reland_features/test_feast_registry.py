@@ -9,7 +9,6 @@ from feast.protos.feast.core.Registry_pb2 import Registry
 
 from reland_features.errors import FeatureStoreError
 from reland_features.feast_registry import applied_elsewhere, drop_if_applied_elsewhere
-from reland_features.feature_store import open_store
 
 SQLITE = "online_store:\n  type: sqlite\n  path: data/online_store.db\n"
 REDIS = "online_store:\n  type: redis\n  connection_string: 127.0.0.1:1\n"
@@ -134,13 +133,3 @@ def test_a_configuration_that_feast_cannot_read_is_an_error_and_nothing_is_delet
         assert raised.value.where == str(repository / "feature_store.yaml")
         assert named in str(raised.value.got)
     assert (repository / "data" / "registry.db").is_file()
-
-
-def test_a_store_that_was_applied_in_another_folder_is_not_opened(tmp_path):
-    old = tmp_path / "old"
-    repository = write(tmp_path / "D", source=old / "features")
-    with pytest.raises(FeatureStoreError, match="was applied in another folder") as raised:
-        open_store(repository)
-    assert raised.value.where == str(repository)
-    assert str(old / "features") in str(raised.value.got)
-    assert "reland publish" in raised.value.hint

@@ -347,10 +347,22 @@ def test_an_option_that_a_class_cannot_do_without_is_asked_for(toy, monkeypatch)
     assert build("lightgcn", toy, {"depth": 3, "dimension": 4}).layers == 3
 
 
-def test_a_type_error_inside_a_backbone_comes_through(toy):
-    with pytest.raises(TypeError, match="got str"):
-        build("lightgcn", toy, {"dimension": "64"})
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("dimension", "64", "Input should be a valid integer"),
+        ("dimension", 64.5, "Input should be a valid integer"),
+        ("regularisation", "0.1", "Input should be a valid number"),
+        ("layers", True, "Input should be a valid integer"),
+    ],
+)
+def test_an_option_of_another_type_is_named(option, value, expected, toy):
+    with pytest.raises(ConfigError, match="wrong type") as raised:
+        build("lightgcn", toy, {option: value})
+    assert (raised.value.where, raised.value.expected) == (f"lightgcn.{option}", expected)
 
+
+def test_a_type_error_inside_a_backbone_comes_through(toy):
     class Broken(NoSides):
         def users(self, dimension):
             raise TypeError("the features have no width")

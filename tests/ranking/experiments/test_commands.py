@@ -109,7 +109,8 @@ def test_sources_on_other_interactions_are_refused_before_anything_is_trained(wo
 def test_every_table_names_its_command_and_machine_and_no_folder_of_this_machine(measured):
     lines = measured.text("table2_made-up").splitlines()
     assert lines[2] == (
-        "`python -m ranking.experiments table2 --dataset DIR --projects DIR --results DIR --backbones lightgcn`"
+        "`python -m ranking.experiments table2 --dataset made-up.toml --projects DIR --results DIR "
+        "--backbones lightgcn`"
     )
     assert re.fullmatch(r"Machine: .+ cores?, .+", lines[4])
     assert str(measured.folder) not in measured.text("table2_made-up")
@@ -269,7 +270,7 @@ def test_ablation_says_what_is_missing_and_how_to_make_it(world):
     text = world.text("ablation_made-up")
     assert "ReLand w/o f_item, shuffled" in text
     assert "w/o recommendation-oriented prompting: not run" in text
-    assert "prepare --dataset DIR --tables DIR --projects DIR --source direct" in text
+    assert "prepare --dataset made-up.toml --tables DIR --projects DIR --source direct" in text
     assert str(world.folder) not in text
 
 
