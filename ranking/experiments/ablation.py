@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from ranking.experiments import figures, tables
-from ranking.experiments.options import add_cut, add_names, add_trials, add_without_seeds
+from ranking.experiments.options import add_cut, add_names, add_trials, add_without_seeds, shown_word
 from ranking.experiments.study import Study
 from ranking.experiments.variants import with_controls
 from reland_features.errors import ConfigError
@@ -76,5 +76,5 @@ def _shown(line: str, study: Study) -> str:
     """Return a line as it may be published: a page names no folder of a machine."""
     for given in (str(study.runner.projects), study.dataset.given):
         if Path(given).is_absolute():
-            line = line.replace(given, "DIR")
+            line = line.replace(given, shown_word(given))
     return line

@@ -71,13 +71,14 @@ def names(text: str) -> tuple[str, ...]:
 
 def shown_command(argv: Sequence[str]) -> str:
     """Return the command as it may be published: a folder of this machine is shown as DIR, a TOML file by its name."""
-    return shlex.join(["python", "-m", "ranking.experiments", *map(_shown_word, argv)])
+    return shlex.join(["python", "-m", "ranking.experiments", *map(shown_word, argv)])
 
 
-def _shown_word(word: str) -> str:
+def shown_word(word: str) -> str:
+    """Return one word of a command so; see `shown_command`."""
     option, equals, value = word.partition("=")
     if option.startswith("--") and equals:
-        return f"{option}={_shown_word(value)}"
+        return f"{option}={shown_word(value)}"
     path = Path(word)
     if not path.is_absolute():
         return word
