@@ -69,7 +69,7 @@ class CtrSettings:
     def __post_init__(self) -> None:
         """Raise ConfigError for numbers that no training can be done with."""
         check_limits(
-            self,
+            vars(self),
             "ctr",
             above_zero=("learning_rate",),
             not_negative=("weight_decay",),

@@ -73,7 +73,7 @@ class FitSettings:
                 raise ConfigError(f"no such {name}", where=f"fit.{name}", got=got, expected=" or ".join(known))
         sampled = () if self.validation_users is None else ("validation_users",)
         check_limits(
-            self,
+            vars(self),
             "fit",
             above_zero=("learning_rate",),
             not_negative=("weight_decay",),

@@ -13,6 +13,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ranking.setting_limits import check_limits
+from reland_features.errors import ConfigError
+
 UNKNOWN = 0
 """Row of every embedding table for values that were not there in training."""
 PADDING = -1
@@ -42,6 +45,11 @@ class MaskNetSettings:
     unknown_rate : float
         Share of values that training replaces by the unknown row, or by the missing mask for rationales,
         so that both are learnt even where the training rows hold neither.
+
+    Raises
+    ------
+    ConfigError
+        There is no such kind, or a number is out of range.
     """
 
     kind: Literal["parallel", "serial"] = "parallel"
@@ -53,6 +61,18 @@ class MaskNetSettings:
     hidden: int = 64
     dropout: float = 0.1
     unknown_rate: float = 0.01
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for a shape that no network has."""
+        if self.kind not in ("parallel", "serial"):
+            raise ConfigError("no such kind", where="masknet.kind", got=self.kind, expected="parallel or serial")
+        check_limits(
+            vars(self),
+            "masknet",
+            above_zero=("reduction",),
+            shares=("dropout", "unknown_rate"),
+            counts=("dimension", "blocks", "width", "hidden"),
+        )
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ there are no features:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from ranking.full_ranking import Scorer
+from ranking.setting_limits import check_limits
 from ranking.splits import Part, Split
 
 
@@ -121,6 +122,11 @@ class Backbone(nn.Module):
         self.split = split
         self.sides: Sides = sides or NoSides()
         self.sides.check(split)  # a row that is not the user's would train without an error
+
+    @classmethod
+    def check_options(cls, options: Mapping[str, Any], **limits: Sequence[str]) -> None:
+        """Raise ConfigError for options out of range; `limits` are those of `check_limits`."""
+        check_limits(options, cls.__name__.lower(), **limits)
 
     def batches(self, generator: np.random.Generator) -> Iterator[Any]:
         """Yield the batches of one epoch over the training part."""

@@ -15,7 +15,6 @@ from ranking.backbones.losses import info_nce
 from ranking.backbones.sasrec import SASRec
 from ranking.backbones.sequences import Batch, left_aligned
 from ranking.splits import Split
-from reland_features.errors import ConfigError
 
 _LENGTH_GROUPS = 4
 
@@ -64,20 +63,14 @@ class DuoRec(SASRec):
     Raises
     ------
     ConfigError
-        `contrasts` is below 1.
+        An option is out of range; `SASRec` is the same without contrasts.
     """
 
     def __init__(
         self, split: Split, *, sides: Sides | None = None, weight: float = 0.1, contrasts: int = 64, **options: Any
     ) -> None:
-        if contrasts < 1:
-            raise ConfigError(
-                "there is nothing to contrast",
-                where="duorec",
-                got=f"contrasts {contrasts}",
-                expected="1 or more",
-                hint="sasrec is the same without contrasts",
-            )
+        own = {"weight": weight, "contrasts": contrasts}
+        self.check_options(own, not_negative=("weight",), counts=("contrasts",))
         super().__init__(split, sides=sides, **options)
         self.weight, self.contrasts = weight, contrasts
         # Every place in the histories but a user's first, grouped by the item there.

@@ -28,6 +28,11 @@ class GRU4Rec(SequentialBackbone):
         On the item embeddings.
     **options
         `length`, `batch_size`, `negatives`, `negative_sampling` of `SequentialBackbone`.
+
+    Raises
+    ------
+    ConfigError
+        An option is out of range.
     """
 
     def __init__(
@@ -41,6 +46,8 @@ class GRU4Rec(SequentialBackbone):
         dropout: float = 0.3,
         **options: Any,
     ) -> None:
+        sizes = {"hidden": hidden, "layers": layers}
+        self.check_options({**sizes, "dropout": dropout}, counts=tuple(sizes), shares=("dropout",))
         super().__init__(split, sides=sides, dimension=dimension, **options)
         self.rate = dropout
         self.gru = nn.GRU(dimension, hidden, layers, bias=False, batch_first=True)

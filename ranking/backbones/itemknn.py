@@ -20,9 +20,15 @@ class ItemKNN(Backbone):
         As in `Backbone`.
     neighbours : int
         Most similar items that each item keeps.
+
+    Raises
+    ------
+    ConfigError
+        An option is out of range.
     """
 
     def __init__(self, split: Split, *, sides: Sides | None = None, neighbours: int = 100) -> None:
+        self.check_options({"neighbours": neighbours}, counts=("neighbours",))
         super().__init__(split, sides)
         taken = self._matrix(*split.training_pairs())
         counts = np.asarray(taken.sum(axis=0)).ravel()

@@ -21,14 +21,20 @@ class LightGCN(GraphBackbone):
     split, sides, dimension
         As in `GraphBackbone`.
     layers : int
-        Propagation steps K.
+        Propagation steps K; with 0 it is matrix factorisation.
     **options
         `batch_size`, `regularisation` of `GraphBackbone`.
+
+    Raises
+    ------
+    ConfigError
+        An option is out of range.
     """
 
     def __init__(
         self, split: Split, *, sides: Sides | None = None, dimension: int = 64, layers: int = 2, **options: Any
     ) -> None:
+        self.check_options({"layers": layers}, not_negative=("layers",))
         super().__init__(split, sides=sides, dimension=dimension, **options)
         self.layers = layers
         self.output_side = self.sides.output(dimension)

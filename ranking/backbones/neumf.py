@@ -10,10 +10,9 @@ from torch.nn import functional
 
 from ranking.backbones.base import SameOutput, Sides
 from ranking.backbones.dropout import dropped
-from ranking.backbones.pairs import Pairs, PairwiseBackbone
+from ranking.backbones.pairs import Pairs, PairwiseBackbone, check_widths
 from ranking.full_ranking import Scorer
 from ranking.splits import Part, Split
-from reland_features.errors import ConfigError
 
 _ITEMS_PER_BLOCK = 2048  # small enough for the cache while all users pass, large enough for two threads to share
 
@@ -41,7 +40,7 @@ class NeuMF(PairwiseBackbone):
     Raises
     ------
     ConfigError
-        There is no layer, or one without a unit.
+        An option is out of range: there is no layer, or one without a unit.
     """
 
     def __init__(
@@ -55,14 +54,9 @@ class NeuMF(PairwiseBackbone):
         batch_size: int = 1024,
         regularisation: float = 0.0,
     ) -> None:
-        if not len(widths) or min(widths) < 1:
-            raise ConfigError(
-                "the widths are not those of a perceptron",
-                where="neumf",
-                got=list(widths),
-                expected="one layer or more, each of at least 1 unit",
-                hint="set widths, for example to [128, 64]",
-            )
+        numbers = {"dimension": dimension, "dropout": dropout, "regularisation": regularisation}
+        self.check_options(numbers, counts=("dimension",), shares=("dropout",), not_negative=("regularisation",))
+        check_widths(widths, type(self).__name__.lower())
         super().__init__(split, sides=sides, batch_size=batch_size)
         self.rate, self.regularisation = dropout, regularisation
         self.users = nn.ModuleList(nn.Embedding(split.n_users, dimension) for _ in range(2))

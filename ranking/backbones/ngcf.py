@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from ranking.backbones.base import Sides
-from ranking.backbones.pairs import GraphBackbone
+from ranking.backbones.pairs import GraphBackbone, check_widths
 from ranking.splits import Split
 
 _SLOPE = 0.2
@@ -33,6 +33,11 @@ class NGCF(GraphBackbone):
         On messages.
     **options
         `batch_size`, `regularisation` of `GraphBackbone`.
+
+    Raises
+    ------
+    ConfigError
+        An option is out of range.
     """
 
     def __init__(
@@ -45,6 +50,8 @@ class NGCF(GraphBackbone):
         dropout: float = 0.1,
         **options: Any,
     ) -> None:
+        self.check_options({"dropout": dropout}, shares=("dropout",))
+        check_widths(widths, type(self).__name__.lower())
         super().__init__(split, sides=sides, dimension=dimension, **options)
         self.rate = dropout
         pairs = list(zip([dimension, *widths], widths, strict=False))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch.nn import functional
 from ranking.backbones.base import Backbone, SameOutput, Sides
 from ranking.splits import Part, Split
 from reland_features.encoders.lightgcn import adjacency
+from reland_features.errors import ConfigError
 
 
 class Pairs(NamedTuple):
@@ -59,6 +60,17 @@ class NegativeSampler:
         return torch.where(free > 0, rank + before, rank)
 
 
+def check_widths(widths: Sequence[int], where: str) -> None:
+    """Raise ConfigError where there is no layer, or one without a unit."""
+    if not len(widths) or min(widths) < 1:
+        raise ConfigError(
+            "these are not the widths of layers",
+            where=f"{where}.widths",
+            got=list(widths),
+            expected="one layer or more, each of at least 1 unit",
+        )
+
+
 class PairwiseBackbone(Backbone):
     """Learn to rank an item of the user's training part above one drawn uniformly from the others.
 
@@ -71,6 +83,7 @@ class PairwiseBackbone(Backbone):
     """
 
     def __init__(self, split: Split, *, sides: Sides | None = None, batch_size: int = 1024) -> None:
+        self.check_options({"batch_size": batch_size}, counts=("batch_size",))
         super().__init__(split, sides)
         self.batch_size = batch_size
         self.training_pairs = split.training_pairs()
@@ -115,6 +128,8 @@ class GraphBackbone(PairwiseBackbone):
         batch_size: int = 1024,
         regularisation: float = 1e-4,
     ) -> None:
+        numbers = {"dimension": dimension, "regularisation": regularisation}
+        self.check_options(numbers, counts=("dimension",), not_negative=("regularisation",))
         super().__init__(split, sides=sides, batch_size=batch_size)
         self.regularisation = regularisation
         self.users, self.items = nn.Embedding(split.n_users, dimension), nn.Embedding(split.n_items, dimension)

@@ -33,6 +33,11 @@ class SASRec(SequentialBackbone):
         Normalise before each sublayer instead of after it.
     **options
         `length`, `batch_size`, `negatives`, `negative_sampling` of `SequentialBackbone`.
+
+    Raises
+    ------
+    ConfigError
+        An option is out of range, or `heads` does not divide `dimension`.
     """
 
     def __init__(
@@ -48,8 +53,12 @@ class SASRec(SequentialBackbone):
         norm_first: bool = False,
         **options: Any,
     ) -> None:
+        sizes = {"layers": layers, "heads": heads, "inner": inner}
+        self.check_options({**sizes, "dropout": dropout}, counts=tuple(sizes), shares=("dropout",))
         if dimension % heads:
-            raise ConfigError("heads do not divide the dimension", where="sasrec", got=heads, expected=dimension)
+            raise ConfigError(
+                "heads do not divide the dimension", where=type(self).__name__.lower(), got=heads, expected=dimension
+            )
         super().__init__(split, sides=sides, dimension=dimension, **options)
         self.rate = dropout
         self.positions = nn.Embedding(self.length, dimension)

@@ -74,6 +74,11 @@ class SequentialBackbone(Backbone):
     negative_sampling : {"uniform", "popularity"}
         How they are drawn; the loss is corrected for it (`sampled_softmax_loss`).
 
+    Raises
+    ------
+    ConfigError
+        An option is out of range, or there is no such way to draw.
+
     Subclasses give `transform`.
     """
 
@@ -90,6 +95,9 @@ class SequentialBackbone(Backbone):
     ) -> None:
         if negative_sampling not in ("uniform", "popularity"):
             raise ConfigError("no such negative_sampling", got=negative_sampling, expected="uniform or popularity")
+        sizes = {"dimension": dimension, "length": length, "batch_size": batch_size}
+        self.check_options(sizes, counts=tuple(sizes))
+        self.check_options({"negatives": negatives}, not_negative=("negatives",))
         super().__init__(split, sides)
         self.length, self.batch_size = length, batch_size
         self.negatives, self.negative_sampling = negatives, negative_sampling

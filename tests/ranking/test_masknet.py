@@ -19,6 +19,7 @@ from ranking.masknet import (
     MaskNetSettings,
     UserTable,
 )
+from reland_features.errors import ConfigError
 
 SIZES = FieldSizes(
     profiles=(3, 4), activity=5, user_count=4, items=6, brands=3, categories=4, item_count=4, clusters=3, text=8
@@ -204,3 +205,27 @@ def test_it_learns_clicks_that_the_cosine_of_rationale_and_item_decides(kind):
         losses[rationales_in] = float(functional.binary_cross_entropy_with_logits(held, label[6000:]))
     assert losses[True] < 0.35
     assert losses[False] > 0.6, "nothing else tells clicks apart"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"dimension": 0},
+        {"blocks": 0},
+        {"width": 1.5},
+        {"hidden": -1},
+        {"reduction": 0.0},
+        {"dropout": 1.0},
+        {"unknown_rate": -0.1},
+    ],
+)
+def test_a_shape_that_no_network_has_is_refused(wrong):
+    with pytest.raises(ConfigError, match="no training can be done with") as raised:
+        MaskNetSettings(**wrong)
+    assert raised.value.where == f"masknet.{next(iter(wrong))}"
+
+
+def test_a_kind_that_is_not_there_is_refused():
+    with pytest.raises(ConfigError, match="no such kind") as raised:
+        MaskNetSettings(kind="both")
+    assert (raised.value.where, raised.value.got) == ("masknet.kind", "both")

@@ -303,11 +303,6 @@ def test_duorec_contrasts_targets_with_other_histories_of_the_same_next_item(ran
     assert max(len(others) for others in drawn.values()) > 1
 
 
-def test_duorec_without_a_contrast_is_refused(random_split):
-    with pytest.raises(ConfigError, match="nothing to contrast"):
-        build("duorec", random_split, {"contrasts": 0})
-
-
 def test_duorec_contrasts_an_item_that_occurs_once_with_its_own_history():
     split = make_split({"a": [0, 1, 8, 9], "b": [2, 3, 4, 8, 9]})
     backbone = build("duorec", split, SMALL)
