@@ -42,7 +42,8 @@ class FitSettings:
     max_epochs : int
         Upper bound.
     patience : int
-        Evaluations without a better validation NDCG@10 before training stops (10 in RecBole and the paper).
+        Evaluations without a better validation NDCG@10 before training stops (10 in RecBole and the paper). Where the
+        rate falls, the best weights come late: give it enough to reach them.
     evaluate_every : int
         Epochs between two evaluations.
     validation_users : int, optional

@@ -10,7 +10,7 @@ import polars as pl
 
 from reland_features.columns import USER_MATCH_DETAIL
 from reland_features.curation import Curation, mark
-from reland_features.errors import TableError
+from reland_features.errors import FeatureStoreError, TableError
 from reland_features.project import Project
 
 
@@ -79,18 +79,19 @@ def explain(project: Project, user_id: str, last: int = 10) -> Explanation:
     Raises
     ------
     FeatureStoreError
-        Nothing is published yet.
+        Nothing is published yet, or what was is deleted.
     TableError
         The user is not in the published table.
     """
     current = project.current()
-    return read_explanations(
-        project.root / current["marts"],
-        project.root / current["pool"],
-        project.features / "user_rationale" / f"{current['features_run']}.parquet",
-        [user_id],
-        last,
-    )[0]
+    marts, pool = project.root / current["marts"], project.root / current["pool"]
+    published = project.features / "user_rationale" / f"{current['features_run']}.parquet"
+    for path in (marts, pool, published):
+        if not path.exists():
+            raise FeatureStoreError(
+                "what was published last is no longer all there", where=str(path), hint="reland run"
+            )
+    return read_explanations(marts, pool, published, [user_id], last)[0]
 
 
 def read_explanations(marts: Path, pool: Path, published: Path, user_ids: list[str], last: int) -> list[Explanation]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reland_features.artifacts import Artifact, write_atomically
@@ -44,7 +45,8 @@ def keep_live(project: Project, pool: Artifact) -> None:
     """
     note = project.state / FILE
     is_live = note.is_file() and json.loads(note.read_text()) == _noted(project, pool.manifest["pool_version"])
-    if is_live or project.config.match.matcher == "exact":
+    is_there = "://" in project.pool_uri or Path(project.pool_uri).exists()  # a file may have been deleted
+    if (is_live and is_there) or project.config.match.matcher == "exact":
         return
     reasoning_pool, index = ReasoningPool.read(pool.path), open_index(project)
     try:

@@ -116,12 +116,20 @@ def report(project: Project, outcomes: dict[str, Outcome], progress: stages.Prog
     inputs = [outcome.artifact.id for outcome in outcomes.values()]
 
     def work(draft: Draft) -> tuple[int, int]:
-        name = f"{outcomes['publish'].artifact.id}.html"
+        name = f"{draft.id}.html"  # of all stages: the same features may be evaluated in several ways
         project.reports.mkdir(exist_ok=True)
         write_report(project.reports / name, collect(project, outcomes))
         draft.facts["file"] = name
         return len(outcomes), 1
 
     return stages.run_stage(
-        project, "report", "report", as_of=outcomes["publish"].as_of, config={}, inputs=inputs, work=work
+        project,
+        "report",
+        "report",
+        as_of=outcomes["publish"].as_of,
+        config={},
+        inputs=inputs,
+        work=work,
+        # A page of before is named by the features alone, and may show another evaluation.
+        still_holds=lambda made: (project.reports / f"{made.id}.html").is_file(),
     )

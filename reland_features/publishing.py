@@ -122,10 +122,22 @@ def published_run(root: Path, run_id: str | None = None) -> PublishedRun:
     return max(runs, key=lambda run: (run.as_of, run.created_at, run.run_id))
 
 
+def is_complete(root: Path, run_id: str, tables: Collection[str]) -> bool:
+    """Say whether a run's files of these tables are all there."""
+    return all((root / table / f"{run_id}.parquet").is_file() for table in tables)
+
+
 def is_hidden(root: Path, run_id: str, as_of: datetime) -> bool:
-    """Say whether a run with rows is not the last created one of its `as_of`: Feast takes none of its rows then."""
+    """Say whether Feast would take rows of other runs where a run with rows is to be served.
+
+    It does where a later run has the same `as_of`, and where the run has no table of an optional kind that others have.
+    """
     runs = _created(root, as_of)
-    return run_id in runs and run_id != max(runs, key=lambda run: (runs[run], run))
+    if run_id not in runs:
+        return False
+    optional = [root / table.name for table in OPTIONAL_FEATURE_TABLES if (root / table.name).is_dir()]
+    lacks = any(not (folder / f"{run_id}.parquet").is_file() for folder in optional)
+    return lacks or run_id != max(runs, key=lambda run: (runs[run], run))
 
 
 def creation_time(root: Path, as_of: datetime, now: datetime) -> datetime:

@@ -57,11 +57,16 @@ def run_stage(
     config: Mapping[str, Any],
     inputs: Sequence[str],
     work: Callable[[Draft], tuple[int, int]],
+    still_holds: Callable[[Artifact], bool] = lambda _: True,
 ) -> Outcome:
-    """Return the finished artifact, or make it with `work`, which returns (rows in, rows out)."""
+    """Return the finished artifact, or make it with `work`, which returns (rows in, rows out).
+
+    `still_holds` is asked of a finished one that notes what was done elsewhere, such as in the online store: where
+    that is gone, it is made again.
+    """
     store = project.artifacts
     artifact_id = store.id_of(kind, as_of, config, inputs)
-    if found := store.find(kind, artifact_id):
+    if (found := store.find(kind, artifact_id)) and still_holds(found):
         return Outcome(stage, found, cached=True)
     started = time.perf_counter()
     with store.create(kind, artifact_id, created_at=now(), config=config, inputs=inputs, as_of=as_of) as draft:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from pathlib import Path
 
-from reland_features.artifacts import Draft
+from reland_features.artifacts import Artifact, Draft
 from reland_features.errors import FeatureStoreError
 from reland_features.project import Project
 from reland_features.publishing import published_run
@@ -36,16 +35,21 @@ def serve(project: Project, published: Outcome, progress: Progress) -> Outcome:
         draft.facts["materialized"] = counts
         return published.rows_out, sum(counts.values())
 
-    inputs = [published.artifact.id, folder_id(repository)]
-    config = settings.model_dump()
-    noted = project.artifacts.find(
-        "online_store", project.artifacts.id_of("online_store", published.as_of, config, inputs)
+    def still_holds(_: Artifact) -> bool:
+        # The folder may have been copied or moved, or someone emptied or refilled the online store. Where the folder
+        # lies is no part of the id: nothing that is computed depends on it.
+        return not elsewhere and (not settings.materialize or _is_online(project, published))
+
+    return run_stage(
+        project,
+        "feast",
+        "online_store",
+        as_of=published.as_of,
+        config=settings.model_dump(),
+        inputs=[published.artifact.id, folder_id(repository)],
+        work=work,
+        still_holds=still_holds,
     )
-    # The folder was copied or moved, or someone emptied or refilled the online store: the note that it was filled
-    # is void. Where the folder lies is no part of the id: nothing that is computed depends on it.
-    if noted and (elsewhere or (settings.materialize and not _is_online(project, published))):
-        shutil.rmtree(noted.path)
-    return run_stage(project, "feast", "online_store", as_of=published.as_of, config=config, inputs=inputs, work=work)
 
 
 def _is_online(project: Project, published: Outcome) -> bool:

@@ -199,13 +199,22 @@ def publish(
     config: dict[str, Any] = {"text_encoder_id": encoder.encoder_id, **mixing}
     inputs = [marts.artifact.id, seeds.artifact.id, pool.artifact.id, matches.artifact.id]
     for again in count():
-        # Feast takes the last created rows, and published ones are never edited: where a later run hides these, as
+        # Feast takes the last created rows, and published ones are never edited: where another run's hide these, as
         # after going back to an earlier configuration, they are published once more. Without that the id is plain.
         named = config | ({"again": again} if again else {})
         run_id = project.artifacts.id_of("features", matches.as_of, named, inputs)
         if publishing.is_hidden(project.features, run_id, matches.as_of):
             continue
-        outcome = run_stage(project, "publish", "features", as_of=matches.as_of, config=named, inputs=inputs, work=work)
+        outcome = run_stage(
+            project,
+            "publish",
+            "features",
+            as_of=matches.as_of,
+            config=named,
+            inputs=inputs,
+            work=work,
+            still_holds=lambda run: publishing.is_complete(project.features, run.id, run.manifest["tables"]),
+        )
         # What a kill left staged has its old timestamp when it is published at last.
         if outcome.cached or not publishing.is_hidden(project.features, run_id, matches.as_of):
             break
