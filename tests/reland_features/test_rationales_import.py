@@ -391,3 +391,17 @@ def test_users_are_checked_against_the_marts(project):
         import_texts(Project.open(project), path, model="gpt")
     assert [p.what for p in caught.value.problems] == ["rows of the file name a user that the project does not know"]
     assert import_texts(Project.open(project), path, model="gpt", skip_unknown=True).facts["texts"] == 1
+
+
+def test_users_that_the_marts_made_last_do_not_have_keep_their_texts(project):
+    whole = import_into(project, "--model", "gpt")
+    made = {"created_at": datetime(2026, 1, 2), "as_of": datetime(2024, 1, 3), "config": {}, "inputs": []}
+    with Project.open(project).artifacts.create("marts", "marts-0", **made) as draft:  # features as of an earlier day
+        pl.DataFrame({"user_id": ["u01", "u02"], "interaction_count": 1}).write_parquet(draft.table("users"))
+    with (project / "texts.jsonl").open("a") as file:
+        file.write('{"user_id": "stranger", "text": "x"}\n')
+    again = import_into(project, "--model", "gpt", "--skip-unknown")
+    assert (again["import"], again["texts"], again["left_out"]) == (whole["import"], 45, 1)
+    arguments = ["rationales", "import", str(project / "texts.jsonl"), "-C", str(project), "--model", "gpt"]
+    told = CliRunner().invoke(app, [*arguments, "--skip-unknown"])
+    assert "1 rows were left out, of users that the project does not know" in told.stderr
