@@ -58,11 +58,14 @@ class ImportedTexts:
         rows = pl.scan_parquet(self._path).filter(wanted).select("user_id", "text", "model").collect()
         return {user: (text, model) for user, text, model in rows.iter_rows()}
 
-    @property
-    def settings(self) -> dict[str, str]:
-        """Lines of ``[rationales]`` that use this import; texts with both steps are embedded as in the paper."""
-        embed = "recommendations" if self.facts["with_step2"] else "summary"
-        return {"engine": "imported", "model": self.id, "embed": embed}
+    def settings(self, embed: str) -> dict[str, str]:
+        """Return the lines of ``[rationales]`` that use this import in a project that embeds `embed`.
+
+        Another part in the embedding is another meaning of the published vectors, which rankers were trained with:
+        it stays the project's, but for texts of which some have none but a Step 1.
+        """
+        has_both = self.facts["with_step2"] == self.facts["texts"]
+        return {"engine": "imported", "model": self.id, "embed": embed if has_both else "summary"}
 
     def complete(self, requests: Sequence[Request], options: Options) -> list[Completion]:
         """Fail: what is not in the ledger has no text."""
