@@ -109,7 +109,7 @@ def edit(
         text = click.edit(to_text(present), extension=".toml")
         words = from_text(text, present, where="the editor") if text is not None else None
     else:
-        words = edited(present, summary, categories, items)
+        words = edited(present, summary, categories or None, items or None)  # no option may be []
     if words is None or words == present:
         say("nothing was changed")
         return

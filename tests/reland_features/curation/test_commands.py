@@ -13,6 +13,7 @@ import reland_features.prompts
 from reland_features.commands.pool import pool
 from reland_features.curation import DECISIONS
 from reland_features.curation.editing import Desk
+from reland_features.errors import CheckError
 from reland_features.pool import ReasoningPool
 
 
@@ -123,6 +124,19 @@ def test_an_edit_keeps_what_is_not_given_and_a_file_will_do(toy, seeds, tmp_path
     assert Desk.of(toy.open()).words(seeds[0]).summary == "From a file."
     call(toy, "restore", seeds[0], "--author", "ann")
     assert Desk.of(toy.open()).words(seeds[0]) == before
+
+
+def test_a_list_that_was_emptied_is_empty(toy, seeds, tmp_path):
+    path = tmp_path / "words.toml"
+    path.write_text('summary = "Nothing to recommend."\ncategories = []\nitems = []\n')
+    arguments = ["edit", seeds[0], "--file", str(path), "--author", "ann", "--json", "--project", str(toy.root)]
+    refused = CliRunner().invoke(pool, arguments)
+    assert isinstance(refused.exception, CheckError)
+    assert [p.what for p in refused.exception.problems] == ["no title is recommended", "no category is recommended"]
+    path.write_text('{"summary": "Only this.", "categories": []}')
+    decision = json.loads(call(toy, *arguments[:-2], "--force"))["decision"]
+    assert (decision["categories"], len(decision["items"])) == ([], 3)
+    assert Desk.of(toy.open()).words(seeds[0]).categories == ()
 
 
 def test_an_edit_that_changes_nothing_is_no_decision(toy, seeds):
