@@ -35,6 +35,9 @@ class Database(Protocol):
     def parse_number(self, text: str) -> str:
         """Render SQL for a number out of text, null where it is none."""
 
+    def parse_flag(self, text: str) -> str:
+        """Render SQL for a boolean out of text, null where it is none."""
+
     def decimal(self, number: str) -> str:
         """Render SQL for dbt's decimal(38, 6) out of a number, null where it holds none: NaN, infinity, too large."""
 
@@ -127,6 +130,9 @@ class _DuckDB:
     def parse_number(self, text: str) -> str:
         return f"try_cast({text} as decimal(38, 6))"
 
+    def parse_flag(self, text: str) -> str:
+        return f"try_cast({text} as boolean)"
+
     def decimal(self, number: str) -> str:
         return f"try_cast({number} as decimal(38, 6))"
 
@@ -179,6 +185,11 @@ class _Postgres:
 
     def parse_number(self, text: str) -> str:
         return f"case when {text} ~ '^-?[0-9]{{1,32}}([.][0-9]*)?$' then cast({text} as decimal(38, 6)) end"
+
+    def parse_flag(self, text: str) -> str:
+        # PostgreSQL takes every beginning of these words that only one of them has.
+        words = "t(r(ue?)?)?|f(a(l(se?)?)?)?|y(es?)?|no?|on|off?|1|0"
+        return f"case when trim({text}) ~* '^({words})$' then cast({text} as boolean) end"
 
     def decimal(self, number: str) -> str:
         # Here NaN is above every number.

@@ -324,7 +324,10 @@ class _Check:
         return self._nulls(table, "user_id") + self._unique(table, "user_id")
 
     def _impressions(self, table: SourceTable) -> list[RelandError]:
-        _, wrong = self._times(table, self.config.data.columns.impressions.shown_at)
+        columns = self.config.data.columns.impressions
+        _, wrong = self._times(table, columns.shown_at)
+        clicked = self.database.parse_flag(f"cast({quoted(columns.is_clicked)} as text)")
+        wrong += self._unreadable(table, columns.is_clicked, clicked, "flags", "true and false, or 1 and 0")
         return self._nulls(table, "user_id", "item_id", "shown_at", "is_clicked") + wrong
 
     def _overlap(self, interactions: SourceTable, other: SourceTable) -> list[RelandError]:

@@ -10,6 +10,7 @@ import pytest
 
 from reland_features.config import parse
 from reland_features.databases import connect_postgres, open_database
+from reland_features.errors import TableError
 from reland_features.source_tables import SourceTable
 from reland_features.source_times import SourceTimes
 from reland_features.sources import check_sources
@@ -165,3 +166,38 @@ def test_postgres_a_query_that_fails_is_a_problem(postgres, tmp_path):
     (problem,) = check_sources(config, tmp_path, NOW, postgres)
     assert (problem.what, problem.where) == ("the table cannot be read to its end", "days.events")
     assert "2024-02-30" in problem.got
+
+
+def test_flags_are_those_that_each_database_casts(postgres, tmp_path):
+    """What `check` takes as a flag is exactly what staging's cast takes, on both databases."""
+    words = [
+        "true",
+        "tru",
+        "t",
+        "fals",
+        "F",
+        "yes",
+        "ye",
+        "n",
+        "on",
+        "of",
+        "off",
+        "o",
+        "1",
+        "0",
+        "2",
+        "0.0",
+        "maybe",
+        "",
+    ]
+    for target in ("duckdb", "postgres"):
+        sources = {"target": target, "interactions": "e", "items": "i"}
+        with open_database(parse({"data": sources}), postgres) as database:
+            for word in words:
+                text = f"cast('{word}' as text)"
+                [(flag,)] = database.query(f"select {database.parse_flag(text)}")
+                try:
+                    [(expected,)] = database.query(f"select cast({text} as boolean)")
+                except TableError:
+                    expected = None
+                assert (word, flag) == (word, expected), target

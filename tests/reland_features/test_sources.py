@@ -162,6 +162,27 @@ def test_a_row_that_no_query_passes(check, tmp_path, row, why):
     assert why in problem.got
 
 
+@pytest.mark.parametrize(
+    ("clicks", "got"),
+    [
+        (["true", "maybe", "F", "1"], "1 rows, for example 'maybe'"),
+        (["1.0", "0.0", "1", "no"], "2 rows, for example '0.0'"),
+        ([0, 1, 2, 5], "2 rows, for example '2'"),
+        (["yes", "NO", "t", "0"], None),
+        ([1, 0, 1, 1], None),
+        ([True, False, True, True], None),
+    ],
+)
+def test_clicks_that_are_no_flags(check, tmp_path, clicks, got):
+    shown = EVENTS.select(user_id="uid", item_id="iid", shown_at="at").with_columns(is_clicked=pl.Series(clicks))
+    shown.write_parquet(tmp_path / "shown.parquet")
+    problems = check(data={"impressions": "shown.parquet"})
+    what = "column 'is_clicked' of the impressions table cannot be read as flags"
+    assert [(p.what, p.got, p.expected) for p in problems] == (
+        [(what, got, "true and false, or 1 and 0")] if got else []
+    )
+
+
 @pytest.mark.parametrize("column", ["uid", "iid", "at", "pos"])
 def test_nulls(check, column):
     value = pl.when(pl.int_range(pl.len()) > 2).then(None).otherwise(pl.col(column))
