@@ -21,7 +21,7 @@ class Database(Protocol):
     """What runs the check's queries."""
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
-        """Run one statement and return all of its few rows."""
+        """Run one statement and return all of its few rows; raise `TableError` where the data stop it."""
 
     def describe(self, name: str, location: str) -> SourceTable:
         """Find a source; raise `TableError` where there is none or it cannot be read."""
@@ -34,6 +34,12 @@ class Database(Protocol):
 
     def parse_number(self, text: str) -> str:
         """Render SQL for a number out of text, null where it is none."""
+
+    def parse_flag(self, text: str) -> str:
+        """Render SQL for a boolean out of text, null where it is none."""
+
+    def decimal(self, number: str) -> str:
+        """Render SQL for dbt's decimal(38, 6) out of a number, null where it holds none: NaN, infinity, too large."""
 
 
 @contextmanager
@@ -92,11 +98,14 @@ class _DuckDB:
     connection: Any
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
-        return list(self.connection.execute(sql).fetchall())
-
-    def describe(self, name: str, location: str) -> SourceTable:
         import duckdb
 
+        try:
+            return list(self.connection.execute(sql).fetchall())
+        except duckdb.Error as error:  # a CSV is described by its first rows; any later one may be no text, or ragged
+            raise _stopped(error) from error
+
+    def describe(self, name: str, location: str) -> SourceTable:
         if not files_of(location):
             raise missing_file(name, location)
         if not is_file(location):
@@ -106,8 +115,8 @@ class _DuckDB:
         sql = read_sql(location)
         try:
             types = {str(row[0]): str(row[1]) for row in self.query(f"describe select * from {sql}")}
-        except duckdb.Error as error:
-            raise unreadable(location, error) from error
+        except TableError as error:
+            raise unreadable(location, error.got) from error
         return SourceTable(name, location, sql, types)
 
     def timestamp(self, microseconds: str) -> str:
@@ -121,15 +130,26 @@ class _DuckDB:
     def parse_number(self, text: str) -> str:
         return f"try_cast({text} as decimal(38, 6))"
 
+    def parse_flag(self, text: str) -> str:
+        return f"try_cast({text} as boolean)"
+
+    def decimal(self, number: str) -> str:
+        return f"try_cast({number} as decimal(38, 6))"
+
 
 @dataclass(frozen=True)
 class _Postgres:
     connection: Any
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
-        with self.connection, self.connection.cursor() as cursor:
-            cursor.execute(sql)
-            return list(cursor.fetchall())
+        import psycopg2
+
+        try:
+            with self.connection, self.connection.cursor() as cursor:
+                cursor.execute(sql)
+                return list(cursor.fetchall())
+        except psycopg2.Error as error:
+            raise _stopped(error) from error
 
     def describe(self, name: str, location: str) -> SourceTable:
         if is_file(location):
@@ -164,4 +184,23 @@ class _Postgres:
         return f"case when {iso} then case when {text} ~ '{_OFFSET}' then {utc} else cast({text} as timestamp) end end"
 
     def parse_number(self, text: str) -> str:
-        return f"case when {text} ~ '^-?[0-9]+([.][0-9]*)?$' then cast({text} as decimal(38, 6)) end"
+        return f"case when {text} ~ '^-?[0-9]{{1,32}}([.][0-9]*)?$' then cast({text} as decimal(38, 6)) end"
+
+    def parse_flag(self, text: str) -> str:
+        # PostgreSQL takes every beginning of these words that only one of them has.
+        words = "t(r(ue?)?)?|f(a(l(se?)?)?)?|y(es?)?|no?|on|off?|1|0"
+        return f"case when trim({text}) ~* '^({words})$' then cast({text} as boolean) end"
+
+    def decimal(self, number: str) -> str:
+        # Here NaN is above every number.
+        return f"case when abs({number}) < 1e32 then cast({number} as decimal(38, 6)) end"
+
+
+def _stopped(error: Exception) -> TableError:
+    lines = str(error).splitlines()
+    # DuckDB's first line on a CSV is where it stopped, the third one why.
+    why = " ".join([lines[0], *(lines[2:3] if "CSV Error" in lines[0] else [])]) if lines else type(error).__name__
+    hint = "mend the row or the value that the message names"
+    if "OutOfMemory" in type(error).__name__:
+        hint = "raise data.memory_limit, or leave it out"
+    return TableError("the table cannot be read to its end", got=why, hint=hint)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -143,8 +143,27 @@ class FinishedPool:
         Parameters
         ----------
         template : PromptTemplate
-            The one that the answers were asked for with; it reads the raw answers.
+            The one that the answers were asked for with; it reads the raw answers. With one that does not
+            (`is_read_by`) nothing is known of what they name: `grounded`, `repeated` and `ungrounded` are empty.
         """
+        found = self._read_with(template)
+        if self._was_asked_with(template) or _as_in_the_pool(found):
+            return found
+        return tuple(replace(each, grounded=(), repeated=(), ungrounded=()) for each in found)
+
+    def is_read_by(self, template: PromptTemplate) -> bool:
+        """Say whether a template reads the answers as they were read for this pool.
+
+        That is the one they were asked for with, and any other that finds in them what the pool has: one with other
+        labels for the steps may find the names of one step in the other, or none.
+        """
+        return self._was_asked_with(template) or _as_in_the_pool(self._read_with(template))
+
+    def _was_asked_with(self, template: PromptTemplate) -> bool:
+        # Of imported texts it is "imported, read as ID".
+        return self.pool.ids["prompt_id"].rpartition(" ")[2] == template.prompt_id
+
+    def _read_with(self, template: PromptTemplate) -> tuple[WrittenRationale, ...]:
         catalogue = template.catalogue(self.items)
         full = dict(zip(catalogue.shown, catalogue.titles, strict=True))
         title_of = {item: full[line.title] for item, line in catalogue.items.items()}
@@ -164,6 +183,10 @@ class FinishedPool:
         """Map users to the items of their whole history, distinct, in order."""
         seen = items_seen(pl.scan_parquet(self.marts.table("interactions")), users)
         return {user: tuple(items) for user, items in seen.iter_rows()}
+
+
+def _as_in_the_pool(written: Iterable[WrittenRationale]) -> bool:
+    return all(set(each.items) <= {*each.grounded, *each.repeated} for each in written if each.text)
 
 
 def _read(

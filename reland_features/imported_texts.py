@@ -36,10 +36,13 @@ class ImportedTexts:
         What `import_texts` made.
     needs_step2 : bool
         Whether only texts that recommend something are of use.
+    left_out : int
+        Rows of the file that were left out when it was brought in: of users that the project does not know.
     """
 
-    def __init__(self, artifact: Artifact, *, needs_step2: bool) -> None:
+    def __init__(self, artifact: Artifact, *, needs_step2: bool, left_out: int = 0) -> None:
         self.id = artifact.id
+        self.left_out = left_out
         self.facts = artifact.manifest
         self.engine_id = f"{IMPORTED}{'+'.join(self.facts['models'])}:{artifact.id}"
         self.source = str(self.facts["file"])
@@ -55,11 +58,14 @@ class ImportedTexts:
         rows = pl.scan_parquet(self._path).filter(wanted).select("user_id", "text", "model").collect()
         return {user: (text, model) for user, text, model in rows.iter_rows()}
 
-    @property
-    def settings(self) -> dict[str, str]:
-        """Lines of ``[rationales]`` that use this import; texts with both steps are embedded as in the paper."""
-        embed = "recommendations" if self.facts["with_step2"] else "summary"
-        return {"engine": "imported", "model": self.id, "embed": embed}
+    def settings(self, embed: str) -> dict[str, str]:
+        """Return the lines of ``[rationales]`` that use this import in a project that embeds `embed`.
+
+        Another part in the embedding is another meaning of the published vectors, which rankers were trained with:
+        it stays the project's, but for texts of which some have none but a Step 1.
+        """
+        has_both = self.facts["with_step2"] == self.facts["texts"]
+        return {"engine": "imported", "model": self.id, "embed": embed if has_both else "summary"}
 
     def complete(self, requests: Sequence[Request], options: Options) -> list[Completion]:
         """Fail: what is not in the ledger has no text."""
@@ -78,7 +84,7 @@ def import_texts(
 ) -> ImportedTexts:
     """Bring a file of rationales into the project, under an id of its content; see `read_rationale_file`.
 
-    Users are checked against the newest marts; where there are none yet, they are checked when seeds are drawn.
+    Users are checked against all marts; where there are none yet, they are checked when seeds are drawn.
 
     Raises
     ------
@@ -86,9 +92,10 @@ def import_texts(
         All problems of the file; nothing is written.
     """
     template = PromptTemplate.load(project.config.rationales.prompt, base=project.root)
-    marts = project.artifacts.all("marts")
-    users = set(pl.read_parquet(marts[-1].table("users"), columns=["user_id"])["user_id"]) if marts else None
-    frame = read_rationale_file(file, template, model=model, users=users, skip_unknown=skip_unknown)
+    left_out: list[str] = []
+    frame = read_rationale_file(
+        file, template, model=model, users=_users(project.artifacts), skip_unknown=skip_unknown, left_out=left_out
+    )
     import_id = _id(frame)
     with project.lock():
         if not project.artifacts.find(KIND, import_id):
@@ -103,7 +110,17 @@ def import_texts(
                 }
     made = project.artifacts.find(KIND, import_id)
     assert made is not None
-    return ImportedTexts(made, needs_step2=False)
+    return ImportedTexts(made, needs_step2=False, left_out=len(left_out))
+
+
+def _users(store: ArtifactStore) -> set[str] | None:
+    """Return the users of all marts, None without any.
+
+    The marts made last, and the published ones too, may be those of an earlier day: most users are not in them, and
+    a text of theirs would be missed on every later day.
+    """
+    marts = [pl.scan_parquet(made.table("users")).select("user_id") for made in store.all("marts")]
+    return set(pl.concat(marts).unique().collect()["user_id"]) if marts else None
 
 
 def id_of_texts(project: Project, file: Path, *, model: str | None = None) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -58,7 +59,7 @@ def publish(frames: Mapping[str, pl.DataFrame], root: Path, run_id: str) -> list
     Tables are first written and synced in a hidden staging folder that no reader's glob matches, then
     renamed one by one. A call that finds a complete staging folder of the same run finishes its renames
     before it looks at anything else, so that all files of a run come from one call. A file that is
-    already published is left as it is.
+    already published is left as it is. Other runs of which a file is visible are finished first (`finish_started`).
 
     Returns
     -------
@@ -71,9 +72,10 @@ def publish(frames: Mapping[str, pl.DataFrame], root: Path, run_id: str) -> list
         The disk is full or not writable, or the run is published with other rows.
     """
     started = time.perf_counter()
+    finish_started(root, without=run_id)
     staging = root / f"{_STAGING}-{run_id}"
     targets = {table.name: root / table.name / f"{run_id}.parquet" for table in _tables(frames)}
-    try:
+    with _writing(root):
         if not (staging / _STAGED).exists() and not all(path.exists() for path in targets.values()):
             _stage(frames, staging)
         for name, path in targets.items():
@@ -84,6 +86,50 @@ def publish(frames: Mapping[str, pl.DataFrame], root: Path, run_id: str) -> list
                 (staging / f"{name}.parquet").rename(path)
                 sync(path.parent)
         shutil.rmtree(staging, ignore_errors=True)
+    rows = ", ".join(f"{name} {frame.height:,}" for name, frame in frames.items())
+    _LOG.info("publish: %s rows -> %s (%.1f s)", rows, root, time.perf_counter() - started)
+    return list(targets.values())
+
+
+def finish_started(root: Path, *, without: str = "") -> None:
+    """Publish the staged rest of every run that a kill stopped between its first file and its last.
+
+    Readers see such a run's first tables for ever, published under whatever id comes next; its own may never come
+    again. A staged run of which nothing is visible stays hidden: nobody has read it, and it may have been given up.
+
+    Parameters
+    ----------
+    without : str
+        A run to leave alone.
+
+    Raises
+    ------
+    FeatureStoreError
+        The disk is full or not writable.
+    """
+    with _writing(root):
+        for staging in sorted(root.glob(f"{_STAGING}-*")):
+            run_id = staging.name.removeprefix(f"{_STAGING}-")
+            targets = {
+                table.name: root / table.name / f"{run_id}.parquet"
+                for table in (*OPTIONAL_FEATURE_TABLES, *FEATURE_TABLES)
+            }
+            is_started = any(path.exists() for path in targets.values())
+            if run_id == without or not is_started or not (staging / _STAGED).exists():
+                continue
+            for name, path in targets.items():
+                if (staged := staging / f"{name}.parquet").exists() and not path.exists():
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    staged.rename(path)
+                    sync(path.parent)
+            shutil.rmtree(staging, ignore_errors=True)
+            _LOG.info("publish: finished %s, which was stopped half-way -> %s", run_id, root)
+
+
+@contextmanager
+def _writing(root: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise FeatureStoreError(
             "the features could not be written",
@@ -92,9 +138,6 @@ def publish(frames: Mapping[str, pl.DataFrame], root: Path, run_id: str) -> list
             expected="nothing new is visible to readers until every table is on disk",
             hint="free some space or check the folder's permissions, then run the same command again",
         ) from error
-    rows = ", ".join(f"{name} {frame.height:,}" for name, frame in frames.items())
-    _LOG.info("publish: %s rows -> %s (%.1f s)", rows, root, time.perf_counter() - started)
-    return list(targets.values())
 
 
 def published_run(root: Path, run_id: str | None = None) -> PublishedRun:

@@ -27,6 +27,7 @@ def read_rationale_file(
     model: str | None = None,
     users: Collection[str] | None = None,
     skip_unknown: bool = False,
+    left_out: list[str] | None = None,
 ) -> pl.DataFrame:
     """Read parquet or JSONL with the columns `user_id`, `text` or `steps`, and `model`; others are passed over.
 
@@ -43,6 +44,8 @@ def read_rationale_file(
         The users of the project; without them unknown users are not found.
     skip_unknown : bool
         Leave out the rows of unknown users, whatever is in them, instead of reporting them.
+    left_out : list of str, optional
+        Takes the user of each row that was left out.
 
     Returns
     -------
@@ -63,8 +66,10 @@ def read_rationale_file(
     for number, row in rows:
         user = _user(row, number, faults) if "user_id" in columns else None
         is_unknown = user is not None and users is not None and user not in users
-        if skip_unknown and is_unknown:
-            continue  # first: what else is wrong with a row that is left out does not matter
+        if skip_unknown and is_unknown:  # first: what else is wrong with a row that is left out does not matter
+            if left_out is not None and user is not None:
+                left_out.append(user)
+            continue
         text = _text(row, number, faults, template) if {"text", "steps"} & set(columns) else None
         writer = _writer(row, number, faults, model) if model or "model" in columns else None
         if user is None:

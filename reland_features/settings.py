@@ -78,7 +78,7 @@ class Data(Section):
     items: str
     users: str | None = None
     impressions: str | None = None
-    categories_separator: str = "|"
+    categories_separator: str = Field("|", min_length=1)  # without one a text is cut into letters
     columns: Columns = Columns()
     as_of: datetime | None = None
     window_days: int | None = Field(None, ge=1)

@@ -170,7 +170,7 @@ def read_sql(location: str, *, sniff: bool = False) -> str:
     return f"read_csv('{path}', header = true, all_varchar = {str(not sniff).lower()}, union_by_name = true)"
 
 
-def unreadable(location: str, error: Exception) -> TableError:
+def unreadable(location: str, error: Exception | str) -> TableError:
     """Describe a file that is there but is no table."""
     return TableError(
         "the file cannot be read",

@@ -34,7 +34,12 @@ class SourceTimes:
 
     @property
     def sql(self) -> str:
-        """SQL of the column as UTC timestamp, null where it is none."""
+        """SQL of the column as UTC timestamp, null where it is none or no year that Python knows."""
+        # Staging builds such a year, and infinity, which are a timestamp to the database; no reader of a mart takes it.
+        return f"case when {self._utc} between timestamp '0001-01-01' and timestamp '9999-12-31' then {self._utc} end"
+
+    @property
+    def _utc(self) -> str:
         kind, name = self.table.kind(self.column), quoted(self.column)
         if kind == "zoned":
             return f"cast({name} at time zone 'UTC' as timestamp)"
@@ -45,7 +50,7 @@ class SourceTimes:
             f"case when abs({number}) < 1e11 then cast({number} * 1000000 as bigint)"
             f" when abs({number}) < 1e14 then cast({number} * 1000 as bigint)"
             f" when abs({number}) < 1e17 then cast({number} as bigint)"
-            f" else cast(floor({number} / 1000) as bigint) end"
+            f" when abs({number}) < 1e21 then cast(floor({number} / 1000) as bigint) end"  # year 33658
         )
         if kind != "text":
             return self.database.timestamp(micros)
@@ -114,7 +119,7 @@ class SourceTimes:
     def _number(self) -> str:
         if self.table.kind(self.column) == "text":
             return self.database.parse_number(self._text)
-        return f"cast({quoted(self.column)} as decimal(38, 6))"
+        return self.database.decimal(quoted(self.column))
 
     def _problem(self, what: str, got: str, hint: str, expected: str = TIMES) -> TableError:
         what = f"column {self.column!r} of the {self.table.name} table {what}"

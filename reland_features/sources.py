@@ -17,6 +17,7 @@ from reland_features.source_times import TIMES, SourceTimes
 
 # Which id of another table must be met in the interactions, and how its error puts it.
 _MEETING = {"items": ("item_id", "with an item"), "users": ("user_id", "by a user")}
+_CLOCK = datetime(2000, 1, 1)  # as in dbt's `order_clock`
 _FILL = "drop or fill these rows"
 __all__ = ["check_sources", "common_separator", "discover_columns", "source_ids"]
 
@@ -65,16 +66,30 @@ class _Check:
             problems += wrong
         filled: dict[str, SourceTable] = {}
         for name, table in usable.items():
-            rows = self._one(f"select count(*) from {table.sql}")[0]
-            if rows == 0:
+            try:
+                found = self._table(table)
+            except TableError as problem:  # a row that stops every query: what else there is cannot be told
+                problems.append(TableError(problem.what, where=table.where, got=problem.got, hint=problem.hint))
+                continue
+            if found is None:
                 problems.append(TableError(f"the {name} table is empty", where=table.where, got="0 rows"))
             else:
                 filled[name] = table
-                problems += getattr(self, f"_{name}")(table)
+                problems += found
         for other in _MEETING:
             if {"interactions", other} <= set(filled):
                 problems += self._overlap(filled["interactions"], filled[other])
         return problems
+
+    def _table(self, table: SourceTable) -> list[RelandError] | None:
+        """Return the problems of one table, None where it has no rows."""
+        # Every mapped column is read once, as dbt does: of a CSV only the columns asked for are decoded.
+        columns = dict.fromkeys(self._mapping(table.name).values())
+        counts = "".join(f", count({quoted(column)})" for column in columns)
+        if self._one(f"select count(*){counts} from {table.sql}")[0] == 0:
+            return None
+        found: list[RelandError] = getattr(self, f"_{table.name}")(table)
+        return found
 
     def _mapping(self, name: str) -> dict[str, str]:
         return mapped_columns(self.config, name)
@@ -132,9 +147,45 @@ class _Check:
         problems: list[RelandError] = []
         for column in columns:
             if column and table.kind(column) == "text":
-                parsed = self.database.parse_number(f"trim(cast({quoted(column)} as text))")
-                problems += self._unreadable(table, column, parsed, "numbers")
+                problems += self._unreadable(table, column, self._decimal(table, column), "numbers")
         return problems
+
+    def _decimal(self, table: SourceTable, column: str) -> str:
+        if table.kind(column) == "text":
+            return self.database.parse_number(f"trim(cast({quoted(column)} as text))")
+        return self.database.decimal(quoted(column))
+
+    def _order(self, table: SourceTable) -> list[RelandError]:
+        """Find what staging reads as no order: no decimal, and without times what the order clock does not show.
+
+        A clock after the present would publish features that stay the newest when the mistake is mended.
+        """
+        columns = self.config.data.columns.interactions
+        if columns.order is None:
+            return []
+        number = self._decimal(table, columns.order)
+        if unreadable := self._unreadable(table, columns.order, number, "numbers"):
+            return unreadable
+        if columns.interacted_at:
+            return []
+        first, last = (int((time - _CLOCK).total_seconds()) for time in (datetime.min, self.now))
+        count, least, most = self._one(
+            f"select count(*), min(n), max(n) from (select {number} as n from {table.sql}) as numbers "
+            f"where n < {first} or n > {last}"
+        )
+        if not count:
+            return []
+        name = repr(columns.order)
+        times = f"where these are times, set data.columns.interactions.interacted_at to {name} and leave out order"
+        return [
+            TableError(
+                f"column {name} of the {table.name} table leaves the order clock, a second for each number since 2000",
+                where=table.where,
+                got=f"{count:,} rows, from {least.normalize():f} to {most.normalize():f}",
+                expected=f"numbers from {first} to {last}, which is the present",
+                hint=f"{times}; else count from 0",
+            )
+        ]
 
     def _unique(self, table: SourceTable, role: str) -> list[RelandError]:
         column = quoted(self._mapping(table.name)[role])
@@ -156,13 +207,14 @@ class _Check:
     def _interactions(self, table: SourceTable) -> list[RelandError]:
         columns = self.config.data.columns.interactions
         problems = self._nulls(table, "user_id", "item_id", "interacted_at", "order")
-        problems += self._numbers(table, "order", "weight")
+        problems += self._numbers(table, "weight") + self._order(table)
         if columns.interacted_at:
             time, wrong = self._times(table, columns.interacted_at)
             problems += wrong
         elif not problems and columns.order:
-            order = f"cast({quoted(columns.order)} as decimal(38, 6))"
-            time = self.database.timestamp(f"cast((946684800 + {order}) * 1000000 as bigint)")
+            seconds = int((_CLOCK - datetime(1970, 1, 1)).total_seconds())
+            order = self._decimal(table, columns.order)
+            time = self.database.timestamp(f"cast(({seconds} + {order}) * 1000000 as bigint)")
         else:
             time = ""
         return problems + self._window(table, time) + self._user_count(table)
@@ -272,7 +324,10 @@ class _Check:
         return self._nulls(table, "user_id") + self._unique(table, "user_id")
 
     def _impressions(self, table: SourceTable) -> list[RelandError]:
-        _, wrong = self._times(table, self.config.data.columns.impressions.shown_at)
+        columns = self.config.data.columns.impressions
+        _, wrong = self._times(table, columns.shown_at)
+        clicked = self.database.parse_flag(f"cast({quoted(columns.is_clicked)} as text)")
+        wrong += self._unreadable(table, columns.is_clicked, clicked, "flags", "true and false, or 1 and 0")
         return self._nulls(table, "user_id", "item_id", "shown_at", "is_clicked") + wrong
 
     def _overlap(self, interactions: SourceTable, other: SourceTable) -> list[RelandError]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from reland_features.curation.words import Words
     from reland_features.finished_pool import FinishedPool
     from reland_features.project import Project
+    from reland_features.prompts import PromptTemplate
     from reland_features.quality import Measured
 
 pool = group("Inspect the reasoning pool, and correct single rationales.")
@@ -41,11 +42,10 @@ def review(
     """List suspicious rationales, the most suspicious first: seed, rule and evidence."""
     from dataclasses import asdict
 
-    from reland_features.prompts import PromptTemplate
     from reland_features.review import review as run_rules
 
     opened, finished = _open(project, overrides, version)
-    template = PromptTemplate.of(opened.config.rationales, base=opened.root)
+    template = _template(opened, finished)
     found = run_rules(finished, template, opened.config.review, base=opened.root, only=rule or ())
     shown = found.findings[:limit]
     if as_json:
@@ -109,7 +109,7 @@ def edit(
         text = click.edit(to_text(present), extension=".toml")
         words = from_text(text, present, where="the editor") if text is not None else None
     else:
-        words = edited(present, summary, categories, items)
+        words = edited(present, summary, categories or None, items or None)  # no option may be []
     if words is None or words == present:
         say("nothing was changed")
         return
@@ -203,11 +203,24 @@ def _open(project: Path, overrides: list[str] | None, version: str | None) -> tu
 
 
 def _measured(project: Project, finished: FinishedPool) -> Measured:
-    from reland_features.prompts import PromptTemplate
     from reland_features.quality import measure
 
+    return measure(finished, finished.written(_template(project, finished)), project.config.seed)
+
+
+def _template(project: Project, finished: FinishedPool) -> PromptTemplate:
+    """Return today's template; say so where it does not read the answers of a pool that another one asked for."""
+    from reland_features.prompts import PromptTemplate
+
     template = PromptTemplate.of(project.config.rationales, base=project.root)
-    return measure(finished, finished.written(template), project.config.seed)
+    if not finished.is_read_by(template):
+        prompt = finished.pool.ids["prompt_id"]
+        say(
+            f"pool {finished.pool.pool_version} was asked for with prompt {prompt}; {template.prompt_id} of this "
+            "project does not read its answers, so what they name is neither measured nor looked for\n"
+            "next: --set rationales.prompt=PATH, of the prompt of that pool"
+        )
+    return template
 
 
 def _desk(project: Path, overrides: list[str] | None = None) -> Any:

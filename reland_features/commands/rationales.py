@@ -26,14 +26,21 @@ def import_rationales(
     from reland_features.imported_texts import import_texts
     from reland_features.project import Project
 
-    made = import_texts(Project.open(project, overrides or ()), file, model=model, skip_unknown=skip_unknown)
+    opened = Project.open(project, overrides or ())
+    made = import_texts(opened, file, model=model, skip_unknown=skip_unknown)
+    embed = opened.config.rationales.embed
+    settings = made.settings(embed)
     texts, both, models = (made.facts[name] for name in ("texts", "with_step2", "models"))
     if as_json:
-        facts = {"texts": texts, "with_step2": both, "models": models}
-        print(json.dumps({"import": made.id, **facts, "settings": made.settings}))
+        facts = {"texts": texts, "with_step2": both, "models": models, "left_out": made.left_out}
+        print(json.dumps({"import": made.id, **facts, "settings": settings}))
         return
     say(f"{texts:,} texts by {', '.join(models)}: {both:,} with both steps, {texts - both:,} with Step 1 only")
-    lines = "\n".join(f"{key} = {json.dumps(value)}" for key, value in made.settings.items())
+    if made.left_out:
+        say(f"{made.left_out:,} rows were left out, of users that the project does not know")
+    if settings["embed"] != embed:
+        say(f"this project embeds {embed!r}, which texts with Step 1 only do not have: rankers must be trained anew")
+    lines = "\n".join(f"{key} = {json.dumps(value)}" for key, value in settings.items())
     say(f"\nin reland.toml:\n\n[rationales]\n{lines}\n\nthen: reland run")
 
 

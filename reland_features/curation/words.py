@@ -29,8 +29,8 @@ def edited(
     """Change the parts that are given."""
     return Words(
         words.summary if summary is None else summary,
-        tuple(categories) if categories else words.categories,
-        tuple(items) if items else words.items,
+        words.categories if categories is None else tuple(categories),
+        words.items if items is None else tuple(items),
     )
 
 
@@ -63,9 +63,9 @@ def from_text(text: str, words: Words, where: str) -> Words:
         values = json.loads(text) if text.lstrip().startswith("{") else tomllib.loads(text)
     except (json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
         raise PoolError("this is neither TOML nor JSON", where=where, got=error) from error
-    lists = [values.get(name, []) for name in ("categories", "items")]
+    lists = [values.get(name) for name in ("categories", "items")]  # an empty one was emptied, None was not named
     is_typed = isinstance(values.get("summary", ""), str) and all(
-        isinstance(names, list) and all(isinstance(name, str) for name in names) for names in lists
+        names is None or (isinstance(names, list) and all(isinstance(name, str) for name in names)) for names in lists
     )
     if set(values) - {"summary", "categories", "items"} or not is_typed:
         raise PoolError(

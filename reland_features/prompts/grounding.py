@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 _NUMBER = re.compile(r"(?:^|(?<=\s))\[?(\d{1,2})[.)]\s+")
 _BULLET = re.compile(r"^\s*(?:[-*•·–+>]\s+)?(?:\[?\d{1,3}[.):]\s+)?")
+_OWN_NUMBER = re.compile(r"\d{1,3}[.)](?=\s)")
 _PARENTHESES = re.compile(r"\s*[(\[][^()\[\]]*[)\]][\s.,;]*$")
 _EDGES = " \t.,;:!\"'“”‘’«»*_[]"
 
@@ -29,8 +30,20 @@ Finder = Callable[[str], tuple[str, ...] | None]
 """Names a text refers to; empty if it refers to something banned, None if to nothing."""
 
 
+def ground_all(section: str, find: Finder, missed: list[str]) -> Iterator[tuple[str, ...]]:
+    """Yield the names that each entry of a section refers to, as `ground` does."""
+    for line in section.splitlines():
+        # A line of JSON is a name as it stands, and a number in it is no entry of a list: "Der 1. April".
+        if name := _literal(line.strip(), find):
+            yield name
+        else:
+            yield from (ground(entry, find, missed) for entry in entries(line))
+
+
 def ground(entry: str, find: Finder, missed: list[str]) -> tuple[str, ...]:
     """Return the names an entry refers to; a name that nothing is found for goes into `missed`."""
+    if name := _literal(entry, find):
+        return name
     is_known = False
     for variant in _variants(entry):
         found = find(variant)
@@ -43,6 +56,16 @@ def ground(entry: str, find: Finder, missed: list[str]) -> tuple[str, ...]:
     if not names and (bare := _BULLET.sub("", entry).strip(_EDGES)) and len(bare) < 120:
         missed.append(bare)
     return names
+
+
+def _literal(text: str, find: Finder) -> tuple[str, ...]:
+    """Return the name that a text is as a whole. A number before it is its own only where the name has it too.
+
+    "8. Mai 1945" is a title; "3. Idiots", of a catalogue with "3 Idiots" and "Idiots", is the third of a list.
+    """
+    number = _OWN_NUMBER.match(text)
+    found = find(text) or ()
+    return () if number and found and not found[0].lstrip().startswith(number[0]) else found
 
 
 def _variants(entry: str) -> Iterator[str]:

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from reland_features.prompts.catalogue import Catalogue
-from reland_features.prompts.grounding import Finder, entries, ground
+from reland_features.prompts.grounding import Finder, ground_all
 from reland_features.prompts.text import fold
 
 _CATEGORY_WORDS = ("categories", "category", "genres", "genre")
@@ -79,8 +79,8 @@ class AnswerReader:
         parts = _from_json(text) or self._from_text(text)
         summary = _sentence(_plain(parts.summary))
         missed: list[str] = []
-        categories = [ground(entry, _category_finder(catalogue), missed) for entry in entries(parts.categories)]
-        items = [ground(entry, _title_finder(catalogue, frozenset(banned)), missed) for entry in entries(parts.items)]
+        categories = list(ground_all(parts.categories, _category_finder(catalogue), missed))
+        items = list(ground_all(parts.items, _title_finder(catalogue, frozenset(banned)), missed))
         names = tuple(dict.fromkeys(name for found in categories for name in found))[:n_categories]
         titles = tuple(dict.fromkeys(title for found in items for title in found))[:n_items]
         ungrounded = tuple(dict.fromkeys(missed))[:5]

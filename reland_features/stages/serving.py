@@ -161,6 +161,7 @@ def publish(
     from reland_features import features
     from reland_features import pool as pools
 
+    publishing.finish_started(project.features)  # here too: below, nothing is published where all is cached
     encoder = text_encoder(project)
     version = pool.artifact.manifest["pool_version"]
     is_detailed = project.config.match.top_k > 1 or project.config.cold_start.enabled

@@ -10,6 +10,7 @@ import pytest
 
 from reland_features.config import parse
 from reland_features.databases import connect_postgres, open_database
+from reland_features.errors import TableError
 from reland_features.source_tables import SourceTable
 from reland_features.source_times import SourceTimes
 from reland_features.sources import check_sources
@@ -126,3 +127,77 @@ def test_postgres_zones_by_name_are_refused(postgres, tmp_path):
     (problem,) = check_sources(config, tmp_path, NOW, postgres)
     assert problem.what == "column 'at' of the interactions table cannot be read as times"
     assert problem.got == "1 rows, for example '2024-06-28 21:32:48 Europe/Berlin'"
+
+
+def test_postgres_numbers_that_stop_a_cast_are_problems(postgres, tmp_path):
+    def check(values, **columns):
+        with closing(connect_postgres(postgres)) as connection, connection, connection.cursor() as cursor:
+            rows = ", ".join(f"({n}, 'x', cast('{value}' as double precision))" for n, value in enumerate(values))
+            cursor.execute(
+                "drop schema if exists casts cascade; create schema casts; "
+                f"create table casts.events as select * from (values {rows}) as t (user_id, item_id, at); "
+                "create table casts.items as select 'x' as item_id, 'X' as title"
+            )
+        data = {"target": "postgres", "interactions": "casts.events", "items": "casts.items"}
+        config = parse({"data": data | {"columns": {"interactions": columns}}})
+        return [
+            (p.what.removeprefix("column 'at' of the interactions table "), p.got)
+            for p in check_sources(config, tmp_path, NOW, postgres)
+        ]
+
+    odd = [1719608896, "nan", "infinity", 1e300]
+    assert check(odd, interacted_at="at") == [("cannot be read as times", "3 rows, for example '1e+300'")]
+    assert check(odd, order="at") == [("cannot be read as numbers", "3 rows, for example '1e+300'")]
+    ((what, got),) = check([1, 1719608896000], order="at")
+    assert what.startswith("leaves the order clock")
+    assert got == "1 rows, from 1719608896000 to 1719608896000"
+    assert check([1, 2], order="at") == []
+
+
+def test_postgres_a_query_that_fails_is_a_problem(postgres, tmp_path):
+    with closing(connect_postgres(postgres)) as connection, connection, connection.cursor() as cursor:
+        cursor.execute(
+            "drop schema if exists days cascade; create schema days; create table days.events as "
+            "select 'u' as user_id, 'x' as item_id, '2024-02-30' as at; "
+            "create table days.items as select 'x' as item_id, 'X' as title"
+        )
+    data = {"target": "postgres", "interactions": "days.events", "items": "days.items"}
+    config = parse({"data": data | {"columns": {"interactions": {"interacted_at": "at"}}}})
+    (problem,) = check_sources(config, tmp_path, NOW, postgres)
+    assert (problem.what, problem.where) == ("the table cannot be read to its end", "days.events")
+    assert "2024-02-30" in problem.got
+
+
+def test_flags_are_those_that_each_database_casts(postgres, tmp_path):
+    """What `check` takes as a flag is exactly what staging's cast takes, on both databases."""
+    words = [
+        "true",
+        "tru",
+        "t",
+        "fals",
+        "F",
+        "yes",
+        "ye",
+        "n",
+        "on",
+        "of",
+        "off",
+        "o",
+        "1",
+        "0",
+        "2",
+        "0.0",
+        "maybe",
+        "",
+    ]
+    for target in ("duckdb", "postgres"):
+        sources = {"target": target, "interactions": "e", "items": "i"}
+        with open_database(parse({"data": sources}), postgres) as database:
+            for word in words:
+                text = f"cast('{word}' as text)"
+                [(flag,)] = database.query(f"select {database.parse_flag(text)}")
+                try:
+                    [(expected,)] = database.query(f"select cast({text} as boolean)")
+                except TableError:
+                    expected = None
+                assert (word, flag) == (word, expected), target

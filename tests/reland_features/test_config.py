@@ -88,3 +88,11 @@ def test_a_query_has_more_than_the_positive(project):
     with pytest.raises(CheckError, match=r"'evaluation.candidates' is wrong") as caught:
         load(project, ["evaluation.candidates=1"])
     assert "greater than or equal to 2" in str(caught.value)
+
+
+def test_an_empty_separator_of_categories_is_refused(project):
+    """It would cut every text into letters."""
+    with pytest.raises((CheckError, ConfigError)) as caught:
+        load(project, ['data.categories_separator=""'])
+    assert "'data.categories_separator' is wrong" in str(caught.value)
+    assert load(project, ["data.categories_separator=,"]).data.categories_separator == ","

@@ -173,6 +173,26 @@ def test_killed_in_the_middle_and_run_again(tmp_path, name, count):
     assert not list(tmp_path.glob(".staging*"))
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_killed_in_the_middle_and_another_run_published(tmp_path, count):
+    assert run_publish(tmp_path, KILL_AT.format(name="Path.rename", count=count)).returncode == -signal.SIGKILL
+    assert 0 < len(list(tmp_path.glob("*/run-1.parquet"))) < len(FEATURE_TABLES) + 1
+    publish(make_toy(seed=1).features("pool-2", datetime(2024, 3, 5)), tmp_path, "run-2")
+    run, expected = published_run(tmp_path, "run-1"), make_toy().features()
+    for table, path in run.paths.items():
+        assert_frame_equal(pl.read_parquet(path).drop("created_timestamp"), expected[table].drop("created_timestamp"))
+    assert published_run(tmp_path).run_id == "run-2"
+    assert not list(tmp_path.glob(".staging*"))
+
+
+def test_a_staged_run_that_nobody_saw_stays_hidden_until_it_is_run_again(tmp_path):
+    assert run_publish(tmp_path, KILL_AT.format(name="Path.rename", count=0)).returncode == -signal.SIGKILL
+    publish(make_toy(seed=1).features("pool-2", datetime(2024, 3, 5)), tmp_path, "run-2")
+    assert not list(tmp_path.glob("[!.]*/run-1.parquet"))
+    assert run_publish(tmp_path, day=3).returncode == 0
+    assert published_run(tmp_path, "run-1").created_at == datetime(2024, 3, 2)
+
+
 def test_a_full_disk_is_a_clean_error_and_leaves_nothing(tmp_path):
     publish(make_toy().features(), tmp_path, "run-1")
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -268,6 +269,22 @@ class TestParse:
         assert (parsed.categories, parsed.items, parsed.reason) == (("Drama", "Thriller", "Comedy"), ANSWER, "")
         assert parsed.status == "ok"
         assert parsed.summary.endswith(SUMMARY)
+
+    @pytest.mark.parametrize("title", ["8. Mai 1945", "2. Korintherbrief", "Der 1. April", "12) Gesichter"])
+    def test_a_number_of_its_own_stays_in_a_name(self, movies, title):
+        category = "20. Jahrhundert"
+        names = {title: [category], "Babe (1995)": ["Drama"]}
+        catalogue = movies.catalogue(items_frame(names))
+        answer = {"summary": "I like it.", "categories": [category], "items": [title, "Babe (1995)"]}
+        layout = f"Step 1: I like it.\nStep 2:\nCategories:\n1. {category}\nMovies:\n1. {title}\n2. Babe"
+        for text in (json.dumps(answer), layout):
+            parsed = movies.parse(text, catalogue)
+            assert (parsed.categories, parsed.items, parsed.reason) == ((category,), (title, "Babe (1995)"), "")
+
+    def test_the_number_of_a_list_is_not_the_one_of_a_name(self, movies):
+        catalogue = movies.catalogue(items_frame({"3 Idiots": ["Drama"], "Idiots": ["Drama"], "Babe": ["Drama"]}))
+        text = "Step 1: Hm.\nStep 2:\nCategories: Drama\nMovies:\n1. Babe\n2. 3 Idiots\n3. Idiots"
+        assert movies.parse(text, catalogue).items == ("Babe", "3 Idiots", "Idiots")
 
     def test_drops_the_history_and_what_the_catalogue_lacks(self, movies, films):
         text = "Step 1: I like it.\nStep 2:\nCategories: Drama, Steampunk\nMovies:\n1. Babe\n2. Babe 7\n3. Lucas"

@@ -278,7 +278,11 @@ def test_a_run_on_imported_texts_ends_in_features_report_and_explanations(tmp_pa
     users = pl.read_parquet(world["users"])["user_id"].cast(pl.String).sort().to_list()
     write_texts(project, users, pl.read_parquet(world["items"])["title"].head(200).to_list())
     made = import_into(project, "--model", "gpt")
-    assert made["settings"] == {"engine": "imported", "model": made["import"], "embed": "recommendations"}
+    assert made["settings"] == {
+        "engine": "imported",
+        "model": made["import"],
+        "embed": "summary",
+    }  # some have no Step 2
     settings = [f"rationales.{key}={value}" for key, value in made["settings"].items()]
     opened = Project.open(project, [*settings, "rationales.embed=summary"])
     done = run(opened)
@@ -351,7 +355,9 @@ def test_what_was_exported_is_imported_as_the_same_rationales_without_a_call(pro
     assert [path.name for path in file.parent.iterdir()] == [name]
     made = import_texts(Project.open(project), file)
     assert made.facts["models"] == ["dummy:smollm2-135m-instruct"]
-    again = stages_of(project, *(f"rationales.{key}={value}" for key, value in made.settings.items()))
+    again = stages_of(
+        project, *(f"rationales.{key}={value}" for key, value in made.settings("recommendations").items())
+    )
     kept = pl.read_parquet(again["pool"].artifact.table("reasoning_pool"))
     assert_frame_equal(kept.select(columns), paid.select(columns))
     assert again["generate"].artifact.manifest["usage"]["total"]["prompt_tokens"] == 0
@@ -391,3 +397,36 @@ def test_users_are_checked_against_the_marts(project):
         import_texts(Project.open(project), path, model="gpt")
     assert [p.what for p in caught.value.problems] == ["rows of the file name a user that the project does not know"]
     assert import_texts(Project.open(project), path, model="gpt", skip_unknown=True).facts["texts"] == 1
+
+
+def test_users_that_the_marts_made_last_do_not_have_keep_their_texts(project):
+    whole = import_into(project, "--model", "gpt")
+    made = {"created_at": datetime(2026, 1, 2), "as_of": datetime(2024, 1, 3), "config": {}, "inputs": []}
+    with Project.open(project).artifacts.create("marts", "marts-0", **made) as draft:  # features as of an earlier day
+        pl.DataFrame({"user_id": ["u01", "u02"], "interaction_count": 1}).write_parquet(draft.table("users"))
+    with (project / "texts.jsonl").open("a") as file:
+        file.write('{"user_id": "stranger", "text": "x"}\n')
+    again = import_into(project, "--model", "gpt", "--skip-unknown")
+    assert (again["import"], again["texts"], again["left_out"]) == (whole["import"], 45, 1)
+    arguments = ["rationales", "import", str(project / "texts.jsonl"), "-C", str(project), "--model", "gpt"]
+    told = CliRunner().invoke(app, [*arguments, "--skip-unknown"])
+    assert "1 rows were left out, of users that the project does not know" in told.stderr
+
+
+@pytest.mark.parametrize("embed", ["recommendations", "summary", "both"])
+def test_the_lines_printed_keep_what_the_project_embeds_where_all_texts_have_it(project, embed):
+    rows = (project / "texts.jsonl").read_text().splitlines()
+    with_step2 = [row for row in rows if '"items"' in row]
+
+    def printed(rows: list[str]) -> tuple[str, str]:
+        (project / "texts.jsonl").write_text("".join(f"{row}\n" for row in rows))
+        setting = ["--model", "gpt", "--set", f"rationales.embed={embed}"]
+        arguments = ["rationales", "import", str(project / "texts.jsonl"), "-C", str(project), *setting]
+        return import_into(project, *setting)["settings"]["embed"], CliRunner().invoke(app, arguments).stderr
+
+    found, told = printed(with_step2)
+    assert found == embed
+    assert f'embed = "{embed}"' in told
+    found, told = printed([*with_step2, next(row for row in rows if '"items"' not in row)])
+    assert found == "summary"
+    assert ("rankers must be trained anew" in told) == (embed != "summary")

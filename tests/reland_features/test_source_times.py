@@ -128,3 +128,22 @@ def test_a_zone_by_name_would_be_dropped(check, zone):
     assert problem.what == "column 'at' of the interactions table cannot be read as times"
     assert problem.got == f"1 rows, for example '2024-06-28 21:32:48 {zone}'"
     assert "+02:00" in problem.hint
+
+
+@pytest.mark.parametrize(
+    ("times", "example"),
+    [
+        ([1.7e9, float("nan")], "nan"),
+        ([float("inf"), 1.7e9], "inf"),
+        ([1.7e9, 1e300], "1e+300"),
+        ([1.7e9, 1e24], "1e+24"),  # a decimal, but no microseconds
+        (["2024-01-01", "20240-01-01"], "20240-01-01"),
+    ],
+    ids=["nan", "infinity", "no_decimal", "no_bigint", "year_20240"],
+)
+def test_what_stops_a_cast_is_one_problem(check, times, example):
+    problem = only(check(times))
+    assert problem.what == "column 'at' of the interactions table cannot be read as times"
+    assert problem.got == f"1 rows, for example {example!r}"
+    shown = only(check([1.7e9, 1.7e9], impressions=times))
+    assert shown.what == "column 'shown_at' of the impressions table cannot be read as times"

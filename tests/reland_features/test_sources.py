@@ -123,6 +123,66 @@ def test_text_that_is_no_number(check):
     assert problem.got == "1 rows, for example 'five'"
 
 
+@pytest.mark.parametrize("times", ["at", None])
+def test_an_order_that_is_no_number(check, times):
+    events = EVENTS.with_columns(pos=pl.Series([0.0, float("nan"), 1.0, float("inf")]))
+    problem = only(check(events=events, columns={"interactions": {"interacted_at": times}}))
+    assert problem.what == "column 'pos' of the interactions table cannot be read as numbers"
+    assert problem.got == "2 rows, for example 'inf'"
+
+
+@pytest.mark.parametrize(
+    ("first", "step"),
+    [(1_700_000_000_000, 1), (1_700_000_000, 1), (10**18, 7), (-(10**12), 1)],
+    ids=["epoch_ms", "epoch_s", "ids", "before_all_years"],
+)
+def test_an_order_that_the_clock_cannot_show(check, first, step):
+    events = EVENTS.with_columns(pos=first + step * pl.int_range(pl.len()))
+    problem = only(check(events=events, columns={"interactions": {"interacted_at": None}}))
+    assert problem.what.startswith("column 'pos' of the interactions table leaves the order clock")
+    assert problem.got == f"4 rows, from {first} to {first + 3 * step}"
+    assert "770515200" in problem.expected  # 2024-06-01
+    assert "set data.columns.interactions.interacted_at to 'pos'" in problem.hint
+    assert check(events=events) == []  # beside times it only breaks ties
+
+
+@pytest.mark.parametrize(
+    ("row", "why"), [(b"a,x,caf\xe9\n", "not utf-8"), (b"a,x,t,more\n", "Expected Number of Columns: 3 Found: 4")]
+)
+def test_a_row_that_no_query_passes(check, tmp_path, row, why):
+    # The columns are told by the first 20,480 rows; the title is in the last one.
+    many = b"".join(b"%d,i%d,t\n" % (n, n) for n in range(60_000))
+    (tmp_path / "catalogue.csv").write_bytes(b"iid,code,name\n" + many.replace(b",i", b",c") + row)
+    mapping = {"brand": "name", "title": "code", "categories": None}
+    problems = check(users=None, data={"items": "catalogue.csv", "users": None}, columns={"items": mapping})
+    problem = only(problems)
+    assert problem.what == "the table cannot be read to its end"
+    assert problem.where == str(tmp_path / "catalogue.csv")
+    assert "CSV Error on Line: 60002" in problem.got
+    assert why in problem.got
+
+
+@pytest.mark.parametrize(
+    ("clicks", "got"),
+    [
+        (["true", "maybe", "F", "1"], "1 rows, for example 'maybe'"),
+        (["1.0", "0.0", "1", "no"], "2 rows, for example '0.0'"),
+        ([0, 1, 2, 5], "2 rows, for example '2'"),
+        (["yes", "NO", "t", "0"], None),
+        ([1, 0, 1, 1], None),
+        ([True, False, True, True], None),
+    ],
+)
+def test_clicks_that_are_no_flags(check, tmp_path, clicks, got):
+    shown = EVENTS.select(user_id="uid", item_id="iid", shown_at="at").with_columns(is_clicked=pl.Series(clicks))
+    shown.write_parquet(tmp_path / "shown.parquet")
+    problems = check(data={"impressions": "shown.parquet"})
+    what = "column 'is_clicked' of the impressions table cannot be read as flags"
+    assert [(p.what, p.got, p.expected) for p in problems] == (
+        [(what, got, "true and false, or 1 and 0")] if got else []
+    )
+
+
 @pytest.mark.parametrize("column", ["uid", "iid", "at", "pos"])
 def test_nulls(check, column):
     value = pl.when(pl.int_range(pl.len()) > 2).then(None).otherwise(pl.col(column))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import polars as pl
 import pytest
 from typer.testing import CliRunner
 
+import reland_features.prompts
 from reland_features.commands.pool import pool
 from reland_features.curation import DECISIONS
 from reland_features.curation.editing import Desk
+from reland_features.errors import CheckError
 from reland_features.pool import ReasoningPool
 
 
@@ -72,6 +75,46 @@ def test_diff_names_what_was_blocked_edited_and_left_alone(toy, seeds):
     assert "blocked" in call(toy, "diff", first, second.manifest["pool_version"])
 
 
+@pytest.fixture
+def german(toy) -> str:
+    """The prompt of films with labels that another prompt's reader does not know."""
+    text = (Path(reland_features.prompts.__file__).parent / "movies.toml").read_text()
+    for english, word in {"Step": "Schritt", "Categories:": "Kategorien:", "Movies:": "Filme:"}.items():
+        text = text.replace(english, word)
+    (toy.root / "german.toml").write_text(text)
+    return "rationales.prompt=german.toml"
+
+
+def test_answers_that_todays_prompt_does_not_read_are_not_measured_by_it(toy, german):
+    english, other = (toy.build(*use)["pool"].artifact.manifest["pool_version"] for use in ((), (german,)))
+
+    def grounding(*settings: str) -> tuple[list[float | None], str]:
+        arguments = ["diff", english, other, "--project", str(toy.root), *settings]
+        done = CliRunner().invoke(pool, [*arguments, "--json"], catch_exceptions=False)
+        found = json.loads(done.stdout)
+        return [found[side]["measures"]["grounding"]["pool"]["value"] for side in ("a", "b")], done.stderr
+
+    values, told = grounding()
+    assert values == [1.0, None]
+    assert told.count("does not read its answers") == 1
+    assert f"pool {other} was asked for with prompt movies-" in told
+    # English labels are known to every reader: the German prompt finds in both what the pools have.
+    assert grounding("--set", german) == ([1.0, 1.0], "")
+    suspicious = json.loads(call(toy, "review", "--pool", other, "--json"))
+    assert suspicious["rules"] == json.loads(call(toy, "review", "--pool", other, "--json", "--set", german))["rules"]
+
+
+def test_a_prompt_of_other_words_and_the_same_labels_reads_the_answers(toy, seeds):
+    text = (Path(reland_features.prompts.__file__).parent / "movies.toml").read_text()
+    (toy.root / "later.toml").write_text(text.replace("a film expert", "an expert of films"))
+    measured = [
+        json.loads(call(toy, "quality", "--json")),
+        json.loads(call(toy, "quality", "--json", "--set", "rationales.prompt=later.toml")),
+    ]
+    assert measured[0] == measured[1]
+    assert measured[0]["measures"]["grounding"]["pool"]["value"] == 1.0
+
+
 def test_an_edit_keeps_what_is_not_given_and_a_file_will_do(toy, seeds, tmp_path):
     before = Desk.of(toy.open()).words(seeds[0])
     path = tmp_path / "words.toml"
@@ -81,6 +124,19 @@ def test_an_edit_keeps_what_is_not_given_and_a_file_will_do(toy, seeds, tmp_path
     assert Desk.of(toy.open()).words(seeds[0]).summary == "From a file."
     call(toy, "restore", seeds[0], "--author", "ann")
     assert Desk.of(toy.open()).words(seeds[0]) == before
+
+
+def test_a_list_that_was_emptied_is_empty(toy, seeds, tmp_path):
+    path = tmp_path / "words.toml"
+    path.write_text('summary = "Nothing to recommend."\ncategories = []\nitems = []\n')
+    arguments = ["edit", seeds[0], "--file", str(path), "--author", "ann", "--json", "--project", str(toy.root)]
+    refused = CliRunner().invoke(pool, arguments)
+    assert isinstance(refused.exception, CheckError)
+    assert [p.what for p in refused.exception.problems] == ["no title is recommended", "no category is recommended"]
+    path.write_text('{"summary": "Only this.", "categories": []}')
+    decision = json.loads(call(toy, *arguments[:-2], "--force"))["decision"]
+    assert (decision["categories"], len(decision["items"])) == ([], 3)
+    assert Desk.of(toy.open()).words(seeds[0]).categories == ()
 
 
 def test_an_edit_that_changes_nothing_is_no_decision(toy, seeds):
