@@ -14,11 +14,10 @@ from reland_features.errors import RelandError, TableError
 from reland_features.source_columns import check_columns, mapped_columns
 from reland_features.source_tables import SourceTable, common_separator, discover_columns, locations, quoted, source_ids
 from reland_features.source_times import TIMES, SourceTimes
+from reland_features.source_values import ColumnValues
 
 # Which id of another table must be met in the interactions, and how its error puts it.
 _MEETING = {"items": ("item_id", "with an item"), "users": ("user_id", "by a user")}
-_CLOCK = datetime(2000, 1, 1)  # as in dbt's `order_clock`
-_FILL = "drop or fill these rows"
 __all__ = ["check_sources", "common_separator", "discover_columns", "source_ids"]
 
 
@@ -91,130 +90,24 @@ class _Check:
         found: list[RelandError] = getattr(self, f"_{table.name}")(table)
         return found
 
+    def _values(self, table: SourceTable) -> ColumnValues:
+        return ColumnValues(self.database, table, self._mapping(table.name))
+
     def _mapping(self, name: str) -> dict[str, str]:
         return mapped_columns(self.config, name)
 
     def _one(self, sql: str) -> tuple[Any, ...]:
         return self.database.query(sql)[0]
 
-    def _nulls(self, table: SourceTable, *roles: str) -> list[RelandError]:
-        """Find what has no value; an id of blanks is none, and would be one very active user."""
-        mapping = self._mapping(table.name)
-        problems: list[RelandError] = []
-        for role in roles:
-            if (name := mapping.get(role)) is None:
-                continue
-            text = f"cast({quoted(name)} as text)"
-            is_id = role.endswith("_id") and table.kind(name) == "text"
-            there = f"nullif(trim({text}), '')" if is_id else quoted(name)
-            padded = f"sum(case when {text} <> trim({text}) and trim({text}) <> '' then 1 else 0 end)" if is_id else "0"
-            missing, blanks = self._one(f"select count(*) - count({there}), {padded} from {table.sql}")
-            column = f"column {name!r} of the {table.name} table"
-            if missing:
-                got = f"{missing:,} rows without a value"
-                problems.append(TableError(f"{column} has nulls", where=table.where, got=got, hint=_FILL))
-            if blanks:
-                got = f"{blanks:,} rows; with and without blanks are two ids"
-                what = f"{column} has ids that begin or end with a blank"
-                problems.append(TableError(what, where=table.where, got=got, hint="trim them"))
-        return problems
-
-    def _unreadable(
-        self,
-        table: SourceTable,
-        column: str,
-        parsed: str,
-        expected: str,
-        written: str = "",
-        hint: str = "mend these values, or map another column",
-    ) -> list[RelandError]:
-        bad = f"from {table.sql} where {quoted(column)} is not null and {parsed} is null"
-        count, example = self._one(f"select count(*), min(cast({quoted(column)} as text)) {bad}")
-        if not count:
-            return []
-        return [
-            TableError(
-                f"column {column!r} of the {table.name} table cannot be read as {expected}",
-                where=table.where,
-                got=f"{count:,} rows, for example {example!r}",
-                expected=written,
-                hint=hint,
-            )
-        ]
-
-    def _numbers(self, table: SourceTable, *roles: str) -> list[RelandError]:
-        columns = [self._mapping(table.name).get(role) for role in roles]
-        problems: list[RelandError] = []
-        for column in columns:
-            if column and table.kind(column) == "text":
-                problems += self._unreadable(table, column, self._decimal(table, column), "numbers")
-        return problems
-
-    def _decimal(self, table: SourceTable, column: str) -> str:
-        if table.kind(column) == "text":
-            return self.database.parse_number(f"trim(cast({quoted(column)} as text))")
-        return self.database.decimal(quoted(column))
-
-    def _order(self, table: SourceTable) -> list[RelandError]:
-        """Find what staging reads as no order: no decimal, and without times what the order clock does not show.
-
-        A clock after the present would publish features that stay the newest when the mistake is mended.
-        """
-        columns = self.config.data.columns.interactions
-        if columns.order is None:
-            return []
-        number = self._decimal(table, columns.order)
-        if unreadable := self._unreadable(table, columns.order, number, "numbers"):
-            return unreadable
-        if columns.interacted_at:
-            return []
-        first, last = (int((time - _CLOCK).total_seconds()) for time in (datetime.min, self.now))
-        count, least, most = self._one(
-            f"select count(*), min(n), max(n) from (select {number} as n from {table.sql}) as numbers "
-            f"where n < {first} or n > {last}"
-        )
-        if not count:
-            return []
-        name = repr(columns.order)
-        times = f"where these are times, set data.columns.interactions.interacted_at to {name} and leave out order"
-        return [
-            TableError(
-                f"column {name} of the {table.name} table leaves the order clock, a second for each number since 2000",
-                where=table.where,
-                got=f"{count:,} rows, from {least.normalize():f} to {most.normalize():f}",
-                expected=f"numbers from {first} to {last}, which is the present",
-                hint=f"{times}; else count from 0",
-            )
-        ]
-
-    def _unique(self, table: SourceTable, role: str) -> list[RelandError]:
-        column = quoted(self._mapping(table.name)[role])
-        repeated = f"select {column} as id, count(*) as n from {table.sql} where {column} is not null group by 1"
-        found = self.database.query(
-            f"select id, n, count(*) over () from ({repeated} having count(*) > 1) as r order by n desc, id limit 1"
-        )
-        return [
-            TableError(
-                f"the {table.name} table repeats {role}",
-                where=table.where,
-                got=f"{total:,} repeated, for example {identity!r} in {n:,} rows",
-                expected=f"one row per {role.removesuffix('_id')}",
-                hint="keep one row of each",
-            )
-            for identity, n, total in found
-        ]
-
     def _interactions(self, table: SourceTable) -> list[RelandError]:
-        columns = self.config.data.columns.interactions
-        problems = self._nulls(table, "user_id", "item_id", "interacted_at", "order")
-        problems += self._numbers(table, "weight") + self._order(table)
+        columns, values = self.config.data.columns.interactions, self._values(table)
+        problems = values.nulls("user_id", "item_id", "interacted_at", "order")
+        problems += values.numbers("weight") + values.order(self.now)
         if columns.interacted_at:
             time, wrong = self._times(table, columns.interacted_at)
             problems += wrong
         elif not problems and columns.order:
-            seconds = int((_CLOCK - datetime(1970, 1, 1)).total_seconds())
-            order = self._decimal(table, columns.order)
-            time = self.database.timestamp(f"cast(({seconds} + {order}) * 1000000 as bigint)")
+            time = values.time_of_order()
         else:
             time = ""
         return problems + self._window(table, time) + self._user_count(table)
@@ -223,7 +116,7 @@ class _Check:
         """Return a column's times as SQL, none where they are not the ones that were meant, and its problems."""
         times = SourceTimes(self.database, table, column)
         advice = "mend these values (a zone by its offset, such as +02:00, not its name), or map another column"
-        if unreadable := self._unreadable(table, column, times.sql, "times", TIMES, advice):
+        if unreadable := self._values(table).unreadable(column, times.sql, "times", TIMES, advice):
             return times.sql, unreadable
         misread = times.misread()
         return ("", [*misread]) if misread else (times.sql, [*times.future(self.now)])
@@ -281,7 +174,7 @@ class _Check:
         ]
 
     def _items(self, table: SourceTable) -> list[RelandError]:
-        problems = self._nulls(table, "item_id") + self._unique(table, "item_id")
+        problems = self._values(table).nulls("item_id") + self._values(table).unique("item_id")
         item, title = (quoted(self._mapping("items")[role]) for role in ("item_id", "title"))
         count, example = self._one(
             f"select count(*), min(cast({item} as text)) from {table.sql} "
@@ -321,14 +214,14 @@ class _Check:
         ]
 
     def _users(self, table: SourceTable) -> list[RelandError]:
-        return self._nulls(table, "user_id") + self._unique(table, "user_id")
+        return self._values(table).nulls("user_id") + self._values(table).unique("user_id")
 
     def _impressions(self, table: SourceTable) -> list[RelandError]:
-        columns = self.config.data.columns.impressions
+        columns, values = self.config.data.columns.impressions, self._values(table)
         _, wrong = self._times(table, columns.shown_at)
         clicked = self.database.parse_flag(f"cast({quoted(columns.is_clicked)} as text)")
-        wrong += self._unreadable(table, columns.is_clicked, clicked, "flags", "true and false, or 1 and 0")
-        return self._nulls(table, "user_id", "item_id", "shown_at", "is_clicked") + wrong
+        wrong += values.unreadable(columns.is_clicked, clicked, "flags", "true and false, or 1 and 0")
+        return values.nulls("user_id", "item_id", "shown_at", "is_clicked") + wrong
 
     def _overlap(self, interactions: SourceTable, other: SourceTable) -> list[RelandError]:
         """Find ids that do not meet at all; where some do, the others are items to leave out, or users without events.

@@ -18,7 +18,7 @@ errors columns process settings
 usage config artifacts templates column_names tuning/__init__ __init__ curation/decisions curation/words
 project retries interactions seed_tables skeleton weights crosses source_tables curation/curation
 demo/__init__ demo/tastes demo/download databases source_columns tuning/adapters curation/__init__
-demo/catalogue demo/draws mart_files source_times
+demo/catalogue demo/draws mart_files source_times source_values
 demo/simulator prepare sources
 engines/base encoders/base engines/vocabulary prompts/text index/base
 engines/chat engines/constraint engines/packed engines/structured encoders/training prompts/catalogue
