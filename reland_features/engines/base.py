@@ -35,7 +35,8 @@ class Completion:
     """One answer, or the reason why there is none.
 
     `error` is empty exactly when `text` is an answer. `finish_reason` is ``stop`` for a finished
-    answer and ``length`` for a truncated one.
+    answer and ``length`` for a truncated one. A truncated answer may be empty, where a model's thoughts
+    took all its tokens: the same call would end the same, so it is no failed one.
     """
 
     text: str

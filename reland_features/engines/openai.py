@@ -168,7 +168,7 @@ class OpenAIEngine:
             problem = f"the server's answer is no chat completion ({type(error).__name__}): {start!r}"
             # It may have been paid all the same: count what was asked.
             return Completion("", self.count_tokens([request])[0], 0, error=problem)
-        if not text.strip():
+        if not text.strip() and finish_reason != "length":
             problem = f"the answer is empty (finish_reason {finish_reason})"
             return Completion("", prompt_tokens, completion_tokens, finish_reason, problem)
         laid_out = answer_text(request.skeleton, text) if self.constrained and request.skeleton else None

@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 import pytest
 
-from reland_features.engines.base import Request
+from reland_features.engines.base import Completion, Request
 from reland_features.engines.openai import OpenAIEngine
 from reland_features.errors import ConfigError
 from reland_features.skeleton import Choice, Fixed, Free
@@ -130,6 +130,8 @@ def test_a_truncated_answer_says_so_and_an_empty_one_is_an_error(engine, llm_ser
     llm_server.script = [completion("Step 1: You", "length")]
     truncated = engine.complete([ASK], {})[0]
     assert (truncated.text, truncated.finish_reason, truncated.error) == ("Step 1: You", "length", "")
+    llm_server.script = [completion(None, "length", {"prompt_tokens": 50, "completion_tokens": 64})]
+    assert engine.complete([ASK], {})[0] == Completion("", 50, 64, "length")  # all tokens were thoughts
     llm_server.script = [completion(None, "content_filter")]
     assert engine.complete([ASK], {})[0].error == "the answer is empty (finish_reason content_filter)"
 
