@@ -272,13 +272,24 @@ class Rounds:
         return sum(1 for _ in takewhile(lambda total: not excess(settings, self._spent, total), accumulate(most)))
 
 
-def too_many_failures(reasons: Sequence[str], total: int, settings: Rationales, ledger: Ledger) -> TooManyFailuresError:
-    """Return the error that names the first reasons."""
+def too_many_failures(
+    reasons: Sequence[str], total: int, settings: Rationales, ledger: Ledger, *, needs_retry: bool = False
+) -> TooManyFailuresError:
+    """Return the error that names the first reasons; `needs_retry` where not all of them are asked again by any run."""
     first = list(dict.fromkeys(reasons))[:3]
+    if settings.engine == "imported":
+        hint = "import better texts, or raise rationales.max_failed_fraction"
+    elif needs_retry:
+        hint = (
+            "reland generate --retry-failed asks for these again; without it unusable answers are kept and not paid "
+            "again; or change the prompt or the model, or raise rationales.max_failed_fraction"
+        )
+    else:
+        hint = "mend the cause and run again: usable answers are kept, only the failed calls are made again"
     return TooManyFailuresError(
         f"{len(reasons)} of {total} seed users have no usable rationale",
         where=str(ledger.path),
         got=" | ".join(first),
         expected=f"at most {settings.max_failed_fraction:.1%} (rationales.max_failed_fraction)",
-        hint="mend the cause and run again: usable answers are kept, only the others are asked for again",
+        hint=hint,
     )
