@@ -11,7 +11,7 @@ from typing import Any
 
 from reland_features.answers import problem_of, read_answer
 from reland_features.config import Rationales
-from reland_features.engines.base import Engine, Request
+from reland_features.engines.base import Engine, Request, most_tokens
 from reland_features.ledger import Attempt, Ledger
 from reland_features.prompts import PromptTemplate
 from reland_features.rationales import plan_calls
@@ -197,8 +197,8 @@ def _layout(plan: Plan, template: PromptTemplate, engine: Engine) -> _Calls:
             options = sorted(plan.options[part.options], key=len)
             text += f" {options[len(options) // 2]}\n"
     answer, empty = (Request(({"role": "assistant", "content": content},)) for content in (text, ""))
-    tokens = free + max(0, engine.count_tokens([answer])[0] - engine.count_tokens([empty])[0])
-    return _Calls(basis, min(tokens, request.max_tokens))
+    whole, nothing = most_tokens(engine, [answer, empty])
+    return _Calls(basis, min(free + max(0, whole - nothing), request.max_tokens))
 
 
 def _correction(plan: Plan, ledger: Ledger) -> float:

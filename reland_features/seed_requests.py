@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from reland_features.artifacts import content_id
 from reland_features.config import Rationales
-from reland_features.engines.base import Engine, Message, Request
+from reland_features.engines.base import Engine, Message, Request, most_tokens
 from reland_features.engines.structured import json_schema
 from reland_features.errors import ConfigError, EngineError, TableError
 from reland_features.ledger_keys import request_key, schema_id, skeleton_id
@@ -41,6 +41,7 @@ class SeedHistory:
 class Ask:
     """One request with its ledger key; `attempt` counts the answers asked for, failed calls apart.
 
+    `prompt_tokens` is what a budget counts (`engines.base.most_tokens`).
     `seed_user_id` is the first of the seeds that share the request. Under `earlier_keys` other releases recorded
     answers to the same request: they are looked up, and nothing is recorded under them.
     """
@@ -181,7 +182,7 @@ def plan_requests(tables: SeedTables, template: PromptTemplate, engine: Engine, 
     if template.condensing and (limit := template.condensing.max_prompt_tokens):
         found |= _fitted({seed: found[seed] for seed in wanted}, limit, request, engine)
     requests = [(seed, request(seed, found[seed])) for seed in wanted]
-    tokens = engine.count_tokens([request for _, request in requests])
+    tokens = most_tokens(engine, [request for _, request in requests])
     asks = []
     for (seed, rendered), count in zip(requests, tokens, strict=True):
         key, *earlier = request_keys(engine, rendered, options, options_id)
@@ -241,7 +242,7 @@ def next_ask(ask: Ask, engine: Engine, plan: Plan, *, is_truncated: bool, text: 
         reply: Message = {"role": "assistant", "content": text.strip()}
         told: Message = {"role": "user", "content": _CORRECTION.format(problem=problem)}
         request = replace(request, messages=(*request.messages, reply, told))
-        prompt_tokens = engine.count_tokens([request])[0]
+        (prompt_tokens,) = most_tokens(engine, [request])
     attempt = ask.attempt + 1
     key, *earlier = request_keys(engine, request, plan.options, plan.options_id, attempt)
     return Ask(key, ask.seed_user_id, request, prompt_tokens, attempt, tuple(earlier))

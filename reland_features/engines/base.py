@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -78,6 +78,12 @@ class Engine(Protocol):
     def close(self) -> None:
         """Release connections and memory."""
         ...
+
+
+def most_tokens(engine: Engine, requests: Sequence[Request]) -> list[int]:
+    """Return the prompt tokens that a budget counts: an engine without the model's tokenizer has a safer count."""
+    count: Callable[[Sequence[Request]], list[int]] = getattr(engine, "most_tokens", engine.count_tokens)
+    return count(requests)
 
 
 @runtime_checkable

@@ -52,6 +52,16 @@ def test_estimates_usage_where_the_server_gives_none(engine, llm_server, complet
     assert engine.count_tokens([ASK]) == [(40 + 80) // 4 + 2 * 4 + 3]
 
 
+def test_characters_beyond_ascii_are_a_token_each_for_the_budget(engine, llm_server, completion):
+    said = Request(({"role": "user", "content": "abcd" * 3 + "电影 Ελλάδα"},))
+    assert engine.most_tokens([ASK]) == engine.count_tokens([ASK])  # English is guessed as before
+    # 13 characters of ASCII and 8 others; what decides about prompts stays: their ledger keys hang on it.
+    assert (engine.most_tokens([said]), engine.count_tokens([said])) == ([3 + 8 + 4 + 3], [21 // 4 + 4 + 3])
+    llm_server.script = [completion("电影", usage=None)]
+    answer = engine.complete([said], {})[0]
+    assert (answer.prompt_tokens, answer.completion_tokens) == (18, 2)
+
+
 def test_waits_as_long_as_the_server_asks(engine, llm_server, reply, pauses):
     llm_server.script = [reply(status=429, headers={"Retry-After": "7"}), reply(status=500)]
     assert engine.complete([ASK], {})[0].text == "hello"
