@@ -229,6 +229,13 @@ def is_told(engine: Engine) -> bool:
     return not is_sampling(engine) and not getattr(engine, "constrained", True)
 
 
+def told(request: Request, text: str, problem: str) -> Request:
+    """Go on with a conversation: the answer that came, and what is wrong with it."""
+    reply: Message = {"role": "assistant", "content": text.strip()}
+    correction: Message = {"role": "user", "content": _CORRECTION.format(problem=problem)}
+    return replace(request, messages=(*request.messages, reply, correction))
+
+
 def next_ask(ask: Ask, engine: Engine, plan: Plan, *, is_truncated: bool, text: str = "", problem: str = "") -> Ask:
     """Return the request that follows an unusable answer.
 
@@ -239,9 +246,7 @@ def next_ask(ask: Ask, engine: Engine, plan: Plan, *, is_truncated: bool, text: 
     if is_truncated:
         request = replace(request, max_tokens=request.max_tokens * 2)
     elif is_told(engine):
-        reply: Message = {"role": "assistant", "content": text.strip()}
-        told: Message = {"role": "user", "content": _CORRECTION.format(problem=problem)}
-        request = replace(request, messages=(*request.messages, reply, told))
+        request = told(request, text, problem)
         (prompt_tokens,) = most_tokens(engine, [request])
     attempt = ask.attempt + 1
     key, *earlier = request_keys(engine, request, plan.options, plan.options_id, attempt)
