@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -129,12 +129,18 @@ def histories_of_seeds(
         )
     found = {}
     for user in seeds["user_id"]:
-        known = [catalogue.items[item] for item in items[user] if item in catalogue.items]
-        banned = banned_titles(seen[user], catalogue)
-        shown = condensing.items(known) if condensing else tuple(known)
-        history = SeedHistory(shown, banned, max(0, totals[user] - len(items[user])))
+        history = history_of(items[user], seen[user], totals[user], catalogue, condensing)
         found[user] = history if condensing and condensing.max_prompt_tokens else history.last(max_history)
     return found
+
+
+def history_of(
+    item_ids: Sequence[str], seen: Iterable[str], total: int, catalogue: Catalogue, condensing: Condensing | None
+) -> SeedHistory:
+    """Return all of a user's history that a prompt may show: `item_ids` are the last ones of `total` interactions."""
+    known = [catalogue.items[item] for item in item_ids if item in catalogue.items]
+    shown = condensing.items(known) if condensing else tuple(known)
+    return SeedHistory(shown, banned_titles(seen, catalogue), max(0, total - len(item_ids)))
 
 
 def banned_titles(item_ids: Iterable[str], catalogue: Catalogue) -> frozenset[str]:
@@ -180,7 +186,7 @@ def plan_requests(tables: SeedTables, template: PromptTemplate, engine: Engine, 
         return Request(messages, skeleton, settings.max_tokens)
 
     if template.condensing and (limit := template.condensing.max_prompt_tokens):
-        found |= _fitted({seed: found[seed] for seed in wanted}, limit, request, engine)
+        found |= fitted_histories({seed: found[seed] for seed in wanted}, limit, request, engine)
     requests = [(seed, request(seed, found[seed])) for seed in wanted]
     tokens = most_tokens(engine, [request for _, request in requests])
     asks = []
@@ -197,10 +203,16 @@ def plan_requests(tables: SeedTables, template: PromptTemplate, engine: Engine, 
     return Plan(catalogue, options, found, tuple(roots.values()), root_of, unaskable, options_id)
 
 
-def _fitted(
+def fitted_histories(
     histories: Mapping[str, SeedHistory], limit: int, request: Callable[[str, SeedHistory], Request], engine: Engine
 ) -> dict[str, SeedHistory]:
-    """Cut every history to the most of its last items whose prompt has at most `limit` tokens, by bisection."""
+    """Cut every history to the most of its last items whose prompt has at most `limit` tokens, by bisection.
+
+    Raises
+    ------
+    ConfigError
+        A prompt with a single item is longer.
+    """
     fits = dict.fromkeys(histories, 1)
     low = engine.count_tokens([request(seed, history.last(1)) for seed, history in histories.items()])
     if low and max(low) > limit:

@@ -213,7 +213,7 @@ class TestAtMost:
         at_most = look(tables, Told(), ledger, **settings).at_most
         usage = tables.of(engine=Told(), ledger=ledger, max_failed_fraction=1.0, **settings).usage
         assert usage["calls"] == at_most.calls == 100
-        # Of two things that are not both at their worst, not too much is made either.
+        # A bound that is of use: no answer is as long as it may be and told and truncated.
         assert 0.2 * at_most.prompt_tokens < usage["prompt_tokens"] <= at_most.prompt_tokens
         assert usage["completion_tokens"] <= at_most.completion_tokens
         assert usage["cost"] <= at_most.cost
