@@ -136,7 +136,8 @@ def make_examples(
             answers[user] = categories, titles
 
     def request(user: str, history: SeedHistory) -> Request:
-        counts = [len(names) for names in answers[user]]
+        categories, titles = answers[user]
+        counts = len(categories), len(titles)
         messages = template.render(history.shown, *counts, history.earlier)
         banned = {shown_as[title] for title in history.banned}
         return Request(messages, template.skeleton(banned, *counts), settings.max_tokens)
