@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import ceil
 
 from reland_features.config import Rationales
 from reland_features.seed_requests import Ask
@@ -33,7 +34,7 @@ def excess(settings: Rationales, spent: Usage, more: Usage) -> Excess | None:
     return None
 
 
-def longest(asks: Iterable[Ask]) -> Usage:
-    """Return what requests take if every answer is as long as it may be."""
-    each = (Usage(1, 0, ask.prompt_tokens, ask.request.max_tokens) for ask in asks)
+def longest(asks: Iterable[Ask], ratio: float = 1.0) -> Usage:
+    """Return what requests take if every answer is as long as it may be, and prompts `ratio` times as counted."""
+    each = (Usage(1, 0, ceil(ask.prompt_tokens * ratio), ask.request.max_tokens) for ask in asks)
     return sum(each, Usage())

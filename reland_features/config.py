@@ -81,7 +81,7 @@ def load(project: Path, overrides: Iterable[str] = ()) -> Config:
     Raises
     ------
     ConfigError
-        The file is not there or not TOML.
+        The file is not there, not TOML or not UTF-8.
     CheckError
         One problem per unknown key or wrong value.
     """
@@ -97,6 +97,14 @@ def load(project: Path, overrides: Iterable[str] = ()) -> Config:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise ConfigError("the configuration is not valid TOML", where=str(path), got=error) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            "the configuration is not written in UTF-8, which TOML is",
+            where=str(path),
+            got=error,
+            expected="UTF-8",
+            hint=f"iconv -f LATIN1 -t UTF-8 {CONFIG_FILE} > new.toml, or save it as UTF-8 in your editor",
+        ) from error
     for override in overrides:
         _set(values, override)
     return parse(values, where=str(path))

@@ -11,12 +11,12 @@ from typing import Any
 
 from reland_features.answers import problem_of, read_answer
 from reland_features.config import Rationales
-from reland_features.engines.base import Engine, Request
+from reland_features.engines.base import Engine, Request, most_tokens
 from reland_features.ledger import Attempt, Ledger
 from reland_features.prompts import PromptTemplate
 from reland_features.rationales import plan_calls
 from reland_features.rounds import Rounds
-from reland_features.seed_requests import Ask, Plan, is_sampling, is_told
+from reland_features.seed_requests import Ask, Plan, is_sampling, is_told, told
 from reland_features.seed_tables import SeedTables
 from reland_features.skeleton import Fixed, Free
 from reland_features.usage import Usage
@@ -52,7 +52,7 @@ class Estimate:
         Distinct requests of the seeds, and how many of them have an answer in the ledger.
     expected, at_most : Amount
         What is still to be asked. At most: every answer as long as it may be, every request asked
-        `max_attempts` times, within the budget.
+        `max_attempts` times and, where the engine is told what was wrong, with all that was said, within the budget.
     total : Amount
         Expected of all runs for these requests together: what was spent, and what is expected.
     basis : str
@@ -120,7 +120,7 @@ def estimate(
         requests=len(plan.roots),
         cached=rounds.cached,
         expected=expected,
-        at_most=_at_most(asks, spent, settings),
+        at_most=_at_most(asks, spent, settings, rounds.ratio, _told_tokens(asks, plan, template, engine)),
         total=_sum(before, expected),
         basis=past.basis if asks else "every request is answered in the ledger",
     )
@@ -197,8 +197,8 @@ def _layout(plan: Plan, template: PromptTemplate, engine: Engine) -> _Calls:
             options = sorted(plan.options[part.options], key=len)
             text += f" {options[len(options) // 2]}\n"
     answer, empty = (Request(({"role": "assistant", "content": content},)) for content in (text, ""))
-    tokens = free + max(0, engine.count_tokens([answer])[0] - engine.count_tokens([empty])[0])
-    return _Calls(basis, min(tokens, request.max_tokens))
+    whole, nothing = most_tokens(engine, [answer, empty])
+    return _Calls(basis, min(free + max(0, whole - nothing), request.max_tokens))
 
 
 def _correction(plan: Plan, ledger: Ledger) -> float:
@@ -222,11 +222,33 @@ def _expected(asks: Sequence[Ask], past: _Calls, correction: float, engine: Engi
     return Amount(usage.calls, usage.prompt_tokens, usage.completion_tokens, _cost(usage, settings), seconds)
 
 
-def _at_most(asks: Sequence[Ask], spent: Usage, settings: Rationales) -> Amount:
+def _told_tokens(asks: Sequence[Ask], plan: Plan, template: PromptTemplate, engine: Engine) -> int | None:
+    """Return what telling an engine of an answer adds to its prompt, besides the answer; None if it is not told."""
+    if not asks or not is_told(engine):
+        return None
+    request = asks[0].request
+    # Nothing of this answer is usable: every problem is named. Names come on top, and are the answer's own.
+    problem = f"{template.parse('0', plan.catalogue).reason} (not in the catalogue: ; ; ; ; )"
+    before, after = most_tokens(engine, [request, told(request, "", problem)])
+    return after - before
+
+
+def _at_most(asks: Sequence[Ask], spent: Usage, settings: Rationales, ratio: float, told_tokens: int | None) -> Amount:
+    """Bound all attempts at some requests; `ratio` as in `Rounds.ratio`, `told_tokens` as `_told_tokens` says.
+
+    A truncated answer doubles `max_tokens`. One that the engine is told of stands in all later prompts, and what it
+    names that nobody knows once more: before attempt n (from 0) at most 2^(n-1) `max_tokens` of answers were told,
+    all of the first length for n up to 2, else the last ones after earlier ones were truncated.
+    """
     attempts = range(settings.max_attempts)
+    prompt_tokens = 0
+    for ask in asks:
+        for n in attempts:
+            said = 2 * (ask.request.max_tokens << (n - 1)) if n and told_tokens is not None else 0
+            prompt_tokens += ceil(ratio * (ask.prompt_tokens + n * (told_tokens or 0))) + said
     usage = Usage(
         calls=len(asks) * len(attempts),
-        prompt_tokens=sum(ask.prompt_tokens for ask in asks) * len(attempts),
+        prompt_tokens=prompt_tokens,
         completion_tokens=sum(ask.request.max_tokens << n for ask in asks for n in attempts),
     )
     calls, cost = usage.calls, _cost(usage, settings)

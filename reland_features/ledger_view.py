@@ -54,6 +54,9 @@ class Pruning:
 def attempts(project: Project, seed: str | None = None) -> pl.DataFrame:
     """Return every attempt, oldest first, or those of one seed user.
 
+    Seeds with the same prompt share a request, which the ledger keeps under the first of them: of another one the
+    answers that its rationales were made from are found, read as this seed may use them.
+
     Returns
     -------
     polars.DataFrame
@@ -61,17 +64,29 @@ def attempts(project: Project, seed: str | None = None) -> pl.DataFrame:
         last configured for the engine, null where there are none.
     """
     with _open(project) as ledger:
-        rows = ledger.attempts(**({} if seed is None else {"seed_user_id": seed}))
+        rows = ledger.attempts() if seed is None else _of_seed(project, ledger, seed)
         prices = ledger.prices()
-    reader = _Reader.of(project, {attempt.seed_user_id for _, attempt in rows}) if rows else None
+    readers = {attempt.seed_user_id for _, attempt in rows} if seed is None else {seed}
+    reader = _Reader.of(project, readers) if rows else None
     found = []
     for number, attempt in rows:
-        problem = reader.problem(attempt) if reader and attempt.status == "ok" else attempt.error
+        problem = reader.problem(attempt, seed) if reader and attempt.status == "ok" else attempt.error
         status = attempt.status if attempt.status == "failed" or not problem else "invalid"
         usage = Usage(1, 0, attempt.prompt_tokens, attempt.completion_tokens)
         cost = usage.cost(*prices[attempt.engine_id]) if attempt.engine_id in prices else None
         found.append({"attempt": number, **asdict(attempt), "status": status, "reason": problem or None, "cost": cost})
     return pl.DataFrame(found, schema=SCHEMA, orient="row")
+
+
+def _of_seed(project: Project, ledger: Ledger, seed: str) -> list[tuple[int, Attempt]]:
+    keys: set[str] = set()
+    for made in project.artifacts.all("rationales"):
+        rows = pl.scan_parquet(made.table("rationales")).filter(pl.col("seed_user_id") == seed)
+        keys |= set(rows.select("ledger_key").collect()["ledger_key"]) - {""}
+    found = dict(ledger.attempts(seed_user_id=seed))
+    for key in keys:
+        found |= dict(ledger.attempts(key=key))
+    return sorted(found.items())
 
 
 def totals(frame: pl.DataFrame) -> pl.DataFrame:
@@ -208,14 +223,15 @@ class _Reader:
         banned = {user: banned_titles(items, catalogue) for user, items in seen.iter_rows()}
         return cls(project, template, catalogue, banned)
 
-    def problem(self, attempt: Attempt) -> str:
+    def problem(self, attempt: Attempt, seed: str | None = None) -> str:
+        """Return why an answer is of no use to a seed, the one that it was asked for where none is named."""
         settings = self.project.config.rationales
         needs_step2 = not attempt.engine_id.startswith(IMPORTED) or settings.embed != "summary"
         parsed = read_answer(
             attempt.text,
             self.template,
             self.catalogue,
-            self.banned.get(attempt.seed_user_id, frozenset()),
+            self.banned.get(attempt.seed_user_id if seed is None else seed, frozenset()),
             settings,
             needs_step2=needs_step2,
         )

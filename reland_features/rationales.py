@@ -94,7 +94,9 @@ def generate(
     run.ask_all()
     rows = [run.row(seed) for seed in tables.seeds["user_id"]]
     frame = pl.DataFrame(rows, schema=RATIONALES.polars_schema(), orient="row")
-    reasons = frame.filter(pl.col("status") != "ok")["reason"].to_list()
-    if len(reasons) > settings.max_failed_fraction * frame.height:
-        raise too_many_failures(reasons, frame.height, settings, ledger)
+    failed = frame.filter(pl.col("status") != "ok")
+    if failed.height > settings.max_failed_fraction * frame.height:
+        # A failed call is made again by every run; an answer, usable or not, is read again and not asked for.
+        has_answers = failed.filter(pl.col("status") == "invalid", pl.col("ledger_key") != "").height > 0
+        raise too_many_failures(failed["reason"].to_list(), frame.height, settings, ledger, needs_retry=has_answers)
     return GenerateResult(frame, run.usage())

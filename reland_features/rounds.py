@@ -53,6 +53,7 @@ class Rounds:
         self._keys: set[str] = set()  # everything asked for, in this run or an earlier one
         self._spent = Usage()
         self._before = Usage()
+        self._ratio = 1.0
         self._failed_in_a_row = 0
         self._cached = 0
 
@@ -106,6 +107,14 @@ class Rounds:
     def spent(self) -> Usage:
         """What these requests took so far, in all runs."""
         return self._spent
+
+    @property
+    def ratio(self) -> float:
+        """The most prompt tokens that a server counted for one that the engine had counted; 1 at least.
+
+        An engine without the model's tokenizer guesses: what it guessed too low once is not believed again.
+        """
+        return self._ratio
 
     @property
     def cached(self) -> int:
@@ -200,6 +209,8 @@ class Rounds:
         )
 
     def _take(self, root: str, ask: Ask, attempt: Attempt) -> None:
+        if ask.prompt_tokens:
+            self._ratio = max(self._ratio, attempt.prompt_tokens / ask.prompt_tokens)
         if attempt.status == "failed":
             self._failures[root] = attempt
         else:
@@ -257,7 +268,7 @@ class Rounds:
             Not even the first one fits.
         """
         settings = self._settings
-        most = [longest(ask for _, ask in batch) for batch in batches]
+        most = [longest((ask for _, ask in batch), self._ratio) for batch in batches]
         if over := excess(settings, self._spent, most[0]):
             raise BudgetExceededError(
                 f"the next {len(batches[0])} LLM calls might pass the budget; "
@@ -272,13 +283,24 @@ class Rounds:
         return sum(1 for _ in takewhile(lambda total: not excess(settings, self._spent, total), accumulate(most)))
 
 
-def too_many_failures(reasons: Sequence[str], total: int, settings: Rationales, ledger: Ledger) -> TooManyFailuresError:
-    """Return the error that names the first reasons."""
+def too_many_failures(
+    reasons: Sequence[str], total: int, settings: Rationales, ledger: Ledger, *, needs_retry: bool = False
+) -> TooManyFailuresError:
+    """Return the error that names the first reasons; `needs_retry` where not all of them are asked again by any run."""
     first = list(dict.fromkeys(reasons))[:3]
+    if settings.engine == "imported":
+        hint = "import better texts, or raise rationales.max_failed_fraction"
+    elif needs_retry:
+        hint = (
+            "reland generate --retry-failed asks for these again; without it unusable answers are kept and not paid "
+            "again; or change the prompt or the model, or raise rationales.max_failed_fraction"
+        )
+    else:
+        hint = "mend the cause and run again: usable answers are kept, only the failed calls are made again"
     return TooManyFailuresError(
         f"{len(reasons)} of {total} seed users have no usable rationale",
         where=str(ledger.path),
         got=" | ".join(first),
         expected=f"at most {settings.max_failed_fraction:.1%} (rationales.max_failed_fraction)",
-        hint="mend the cause and run again: usable answers are kept, only the others are asked for again",
+        hint=hint,
     )

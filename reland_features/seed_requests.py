@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from reland_features.artifacts import content_id
 from reland_features.config import Rationales
-from reland_features.engines.base import Engine, Message, Request
+from reland_features.engines.base import Engine, Message, Request, most_tokens
 from reland_features.engines.structured import json_schema
 from reland_features.errors import ConfigError, EngineError, TableError
 from reland_features.ledger_keys import request_key, schema_id, skeleton_id
@@ -41,6 +41,7 @@ class SeedHistory:
 class Ask:
     """One request with its ledger key; `attempt` counts the answers asked for, failed calls apart.
 
+    `prompt_tokens` is what a budget counts (`engines.base.most_tokens`).
     `seed_user_id` is the first of the seeds that share the request. Under `earlier_keys` other releases recorded
     answers to the same request: they are looked up, and nothing is recorded under them.
     """
@@ -128,12 +129,18 @@ def histories_of_seeds(
         )
     found = {}
     for user in seeds["user_id"]:
-        known = [catalogue.items[item] for item in items[user] if item in catalogue.items]
-        banned = banned_titles(seen[user], catalogue)
-        shown = condensing.items(known) if condensing else tuple(known)
-        history = SeedHistory(shown, banned, max(0, totals[user] - len(items[user])))
+        history = history_of(items[user], seen[user], totals[user], catalogue, condensing)
         found[user] = history if condensing and condensing.max_prompt_tokens else history.last(max_history)
     return found
+
+
+def history_of(
+    item_ids: Sequence[str], seen: Iterable[str], total: int, catalogue: Catalogue, condensing: Condensing | None
+) -> SeedHistory:
+    """Return all of a user's history that a prompt may show: `item_ids` are the last ones of `total` interactions."""
+    known = [catalogue.items[item] for item in item_ids if item in catalogue.items]
+    shown = condensing.items(known) if condensing else tuple(known)
+    return SeedHistory(shown, banned_titles(seen, catalogue), max(0, total - len(item_ids)))
 
 
 def banned_titles(item_ids: Iterable[str], catalogue: Catalogue) -> frozenset[str]:
@@ -179,9 +186,9 @@ def plan_requests(tables: SeedTables, template: PromptTemplate, engine: Engine, 
         return Request(messages, skeleton, settings.max_tokens)
 
     if template.condensing and (limit := template.condensing.max_prompt_tokens):
-        found |= _fitted({seed: found[seed] for seed in wanted}, limit, request, engine)
+        found |= fitted_histories({seed: found[seed] for seed in wanted}, limit, request, engine)
     requests = [(seed, request(seed, found[seed])) for seed in wanted]
-    tokens = engine.count_tokens([request for _, request in requests])
+    tokens = most_tokens(engine, [request for _, request in requests])
     asks = []
     for (seed, rendered), count in zip(requests, tokens, strict=True):
         key, *earlier = request_keys(engine, rendered, options, options_id)
@@ -196,10 +203,16 @@ def plan_requests(tables: SeedTables, template: PromptTemplate, engine: Engine, 
     return Plan(catalogue, options, found, tuple(roots.values()), root_of, unaskable, options_id)
 
 
-def _fitted(
+def fitted_histories(
     histories: Mapping[str, SeedHistory], limit: int, request: Callable[[str, SeedHistory], Request], engine: Engine
 ) -> dict[str, SeedHistory]:
-    """Cut every history to the most of its last items whose prompt has at most `limit` tokens, by bisection."""
+    """Cut every history to the most of its last items whose prompt has at most `limit` tokens, by bisection.
+
+    Raises
+    ------
+    ConfigError
+        A prompt with a single item is longer.
+    """
     fits = dict.fromkeys(histories, 1)
     low = engine.count_tokens([request(seed, history.last(1)) for seed, history in histories.items()])
     if low and max(low) > limit:
@@ -228,6 +241,13 @@ def is_told(engine: Engine) -> bool:
     return not is_sampling(engine) and not getattr(engine, "constrained", True)
 
 
+def told(request: Request, text: str, problem: str) -> Request:
+    """Go on with a conversation: the answer that came, and what is wrong with it."""
+    reply: Message = {"role": "assistant", "content": text.strip()}
+    correction: Message = {"role": "user", "content": _CORRECTION.format(problem=problem)}
+    return replace(request, messages=(*request.messages, reply, correction))
+
+
 def next_ask(ask: Ask, engine: Engine, plan: Plan, *, is_truncated: bool, text: str = "", problem: str = "") -> Ask:
     """Return the request that follows an unusable answer.
 
@@ -238,10 +258,8 @@ def next_ask(ask: Ask, engine: Engine, plan: Plan, *, is_truncated: bool, text: 
     if is_truncated:
         request = replace(request, max_tokens=request.max_tokens * 2)
     elif is_told(engine):
-        reply: Message = {"role": "assistant", "content": text.strip()}
-        told: Message = {"role": "user", "content": _CORRECTION.format(problem=problem)}
-        request = replace(request, messages=(*request.messages, reply, told))
-        prompt_tokens = engine.count_tokens([request])[0]
+        request = told(request, text, problem)
+        (prompt_tokens,) = most_tokens(engine, [request])
     attempt = ask.attempt + 1
     key, *earlier = request_keys(engine, request, plan.options, plan.options_id, attempt)
     return Ask(key, ask.seed_user_id, request, prompt_tokens, attempt, tuple(earlier))

@@ -118,7 +118,7 @@ class ColumnValues:
         times = f"where these are times, set data.columns.interactions.interacted_at to {column!r} and leave out order"
         return [
             TableError(
-                f"column {column!r} of the {self.table.name} table leaves the order clock, a second a number since 2000",
+                f"column {column!r} of the {self.table.name} table leaves the order clock (seconds since 2000)",
                 where=self.table.where,
                 got=f"{count:,} rows, from {least.normalize():f} to {most.normalize():f}",
                 expected=f"numbers from {first} to {last}, which is the present",

@@ -34,7 +34,8 @@ def show(
             said = row["text"].strip() or row["error"]
             reason = f" ({row['reason']})" if row["status"] == "invalid" else ""
             tokens = f"{row['prompt_tokens']:,} + {row['completion_tokens']:,} tokens, {row['seconds']:.1f} s"
-            print(f"#{row['attempt']} {row['started_at'][:19]} {row['engine_id']} {row['prompt_id']}")
+            asked_for = "" if row["seed_user_id"] == seed else f" (asked for {row['seed_user_id']}: the same prompt)"
+            print(f"#{row['attempt']} {row['started_at'][:19]} {row['engine_id']} {row['prompt_id']}{asked_for}")
             print(f"{row['status']}{reason}, {tokens}\n{said}\n")
         say(f"{frame.height:,} attempts for seed user {seed}")
         return

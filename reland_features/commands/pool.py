@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reland_features.commands.options import Json, Overrides, ProjectDir, group, say
+from reland_features.commands.options import Json, Overrides, ProjectDir, author_or_user, group, say
 
 if TYPE_CHECKING:
     from reland_features.curation import Decision
@@ -70,7 +69,7 @@ def block(
     as_json: Json = False,
 ) -> None:
     """Take a rationale out of service: its users, and the seed itself, fall to the next most similar seed."""
-    _say_decision(_desk(project).block(seed, author or getpass.getuser(), reason), as_json)
+    _say_decision(_desk(project).block(seed, author_or_user(author), reason), as_json)
 
 
 @pool.command()
@@ -78,7 +77,7 @@ def unblock(
     seed: Seed, project: ProjectDir = Path(), reason: Reason = "", author: Author = None, as_json: Json = False
 ) -> None:
     """Put a blocked rationale back into service."""
-    _say_decision(_desk(project).unblock(seed, author or getpass.getuser(), reason), as_json)
+    _say_decision(_desk(project).unblock(seed, author_or_user(author), reason), as_json)
 
 
 @pool.command()
@@ -98,6 +97,7 @@ def edit(
     """Give a rationale new words; without any, open an editor. What is not given stays as it is."""
     from reland_features.curation.words import edited, from_file, from_text, to_text
 
+    decided_by = author_or_user(author)  # before an editor opens: what is written there would be lost
     desk = _desk(project, overrides)
     present: Words = desk.words(seed)
     words: Words | None
@@ -113,7 +113,7 @@ def edit(
     if words is None or words == present:
         say("nothing was changed")
         return
-    _say_decision(desk.edit(seed, words, author or getpass.getuser(), reason, force=force), as_json)
+    _say_decision(desk.edit(seed, words, decided_by, reason, force=force), as_json)
 
 
 @pool.command()
@@ -128,7 +128,7 @@ def regenerate(
     """Ask the LLM once more, one call within the budget; an unusable answer changes nothing."""
     from reland_features.curation.regenerating import regenerate as ask_again
 
-    made = ask_again(_desk(project, overrides), seed, author or getpass.getuser(), feedback)
+    made = ask_again(_desk(project, overrides), seed, author_or_user(author), feedback)
     if made.decision is None:
         if as_json:
             print(json.dumps({"decision": None, "reason": made.reason, "calls": made.calls}))
@@ -143,7 +143,7 @@ def restore(
     seed: Seed, project: ProjectDir = Path(), reason: Reason = "", author: Author = None, as_json: Json = False
 ) -> None:
     """Take an edit or a second answer back: the LLM's first answer is in force again."""
-    _say_decision(_desk(project).restore(seed, author or getpass.getuser(), reason), as_json)
+    _say_decision(_desk(project).restore(seed, author_or_user(author), reason), as_json)
 
 
 @pool.command()

@@ -14,7 +14,7 @@ from reland_features.budget import excess, longest
 from reland_features.curation.decisions import DECISIONS, Decision, read_decisions
 from reland_features.curation.editing import Desk
 from reland_features.curation.words import Words
-from reland_features.engines.base import Engine, Message
+from reland_features.engines.base import Engine, Message, most_tokens
 from reland_features.errors import BudgetExceededError, PoolError
 from reland_features.ledger import Ledger
 from reland_features.prompts import PromptTemplate
@@ -122,7 +122,7 @@ def _attempts(plan: Plan, seed: str, engine: Engine, earlier: str, feedback: str
         told: tuple[Message, ...] = ({"role": "assistant", "content": earlier.strip()},) if earlier.strip() else ()
         messages = (*messages, *told, {"role": "user", "content": feedback})
     request = replace(first.request, messages=messages)
-    prompt_tokens = engine.count_tokens([request])[0]
+    (prompt_tokens,) = most_tokens(engine, [request])
     is_sampling = engine.parameters.get("temperature", 0) != 0 and engine.parameters.get("seed") is None
     for attempt in count(2) if is_sampling else (2,) if feedback else ():
         key, *earlier_keys = request_keys(engine, request, plan.options, plan.options_id, attempt)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -35,7 +35,8 @@ class Completion:
     """One answer, or the reason why there is none.
 
     `error` is empty exactly when `text` is an answer. `finish_reason` is ``stop`` for a finished
-    answer and ``length`` for a truncated one.
+    answer and ``length`` for a truncated one. A truncated answer may be empty, where a model's thoughts
+    took all its tokens: the same call would end the same, so it is no failed one.
     """
 
     text: str
@@ -77,6 +78,12 @@ class Engine(Protocol):
     def close(self) -> None:
         """Release connections and memory."""
         ...
+
+
+def most_tokens(engine: Engine, requests: Sequence[Request]) -> list[int]:
+    """Return the prompt tokens that a budget counts: an engine without the model's tokenizer has a safer count."""
+    count: Callable[[Sequence[Request]], list[int]] = getattr(engine, "most_tokens", engine.count_tokens)
+    return count(requests)
 
 
 @runtime_checkable

@@ -112,8 +112,16 @@ class OpenAIEngine:
             return list(workers.map(lambda request: self._answer(request, options), requests))
 
     def count_tokens(self, requests: Sequence[Request]) -> list[int]:
-        """Estimate prompt tokens without the server's tokenizer: a token is four characters, plus four a message."""
-        return [sum(_estimate(message["content"]) + 4 for message in request.messages) + 3 for request in requests]
+        """Estimate prompt tokens without the server's tokenizer: a token is four characters, plus four a message.
+
+        Histories are cut to `rationales.condense.max_prompt_tokens` by it, so that it decides what is asked: it stays
+        as it is, and what a bill is held to is counted by `most_tokens`.
+        """
+        return [_of_messages(request, lambda text: max(1, len(text) // 4)) for request in requests]
+
+    def most_tokens(self, requests: Sequence[Request]) -> list[int]:
+        """Estimate prompt tokens for a budget: as `count_tokens`, and characters beyond ASCII are a token each."""
+        return [_of_messages(request, _estimate) for request in requests]
 
     def close(self) -> None:
         """Close the connections."""
@@ -161,14 +169,14 @@ class OpenAIEngine:
             text = _text(choice["message"].get("content")) or _text(choice["message"].get("refusal"))
             finish_reason = str(choice.get("finish_reason") or "stop")
             usage = value.get("usage") or {}
-            prompt_tokens = int(usage.get("prompt_tokens") or self.count_tokens([request])[0])
+            prompt_tokens = int(usage.get("prompt_tokens") or self.most_tokens([request])[0])
             completion_tokens = int(usage.get("completion_tokens") or _estimate(text))
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             start = self._clean(response.text[:120])
             problem = f"the server's answer is no chat completion ({type(error).__name__}): {start!r}"
             # It may have been paid all the same: count what was asked.
-            return Completion("", self.count_tokens([request])[0], 0, error=problem)
-        if not text.strip():
+            return Completion("", self.most_tokens([request])[0], 0, error=problem)
+        if not text.strip() and finish_reason != "length":
             problem = f"the answer is empty (finish_reason {finish_reason})"
             return Completion("", prompt_tokens, completion_tokens, finish_reason, problem)
         laid_out = answer_text(request.skeleton, text) if self.constrained and request.skeleton else None
@@ -180,7 +188,13 @@ class OpenAIEngine:
 
 
 def _estimate(text: str) -> int:
-    return max(1, len(text) // 4)
+    """Guess a text's tokens: Chinese, Thai or Greek takes about one a character, English one for four."""
+    n_ascii = sum(map(str.isascii, text))
+    return max(1, n_ascii // 4 + len(text) - n_ascii)
+
+
+def _of_messages(request: Request, estimate: Callable[[str], int]) -> int:
+    return sum(estimate(message["content"]) + 4 for message in request.messages) + 3
 
 
 def _address(base_url: str) -> tuple[str, str]:

@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from reland_features.engines.base import Completion, Engine, Request
+from reland_features.engines.base import Completion, Engine, Request, most_tokens
 from reland_features.errors import ConfigError, RelandError
 from reland_features.skeleton import Options
 
@@ -110,6 +110,10 @@ class RayEngine:
     def count_tokens(self, requests: Sequence[Request]) -> list[int]:
         """Count with the inner engine, here."""
         return self._inner.count_tokens(requests)
+
+    def most_tokens(self, requests: Sequence[Request]) -> list[int]:
+        """Count for a budget with the inner engine; see `engines.base.most_tokens`."""
+        return most_tokens(self._inner, requests)
 
     def close(self) -> None:
         """Shut down the Ray that this engine started, and the inner engine."""

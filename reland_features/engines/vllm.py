@@ -135,7 +135,7 @@ def _completion(request: Request, output: Any) -> Completion:
     (answer,) = output.outputs
     counts = len(output.prompt_token_ids), len(answer.token_ids)
     reason = answer.finish_reason or "stop"
-    if not answer.text.strip():
+    if not answer.text.strip() and reason != "length":
         return Completion("", *counts, finish_reason=reason, error=f"the answer is empty (finish_reason {reason})")
     text = answer_text(request.skeleton, answer.text) if request.skeleton else None
     return Completion(answer.text if text is None else text, *counts, finish_reason=reason)

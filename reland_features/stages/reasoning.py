@@ -241,10 +241,8 @@ def _check_failures(made: Artifact, settings: Rationales, ledger: Ledger) -> Non
     rows = pl.read_parquet(made.table("rationales"), columns=["status", "reason"])
     reasons = rows.filter(pl.col("status") != "ok")["reason"].to_list()
     if len(reasons) > settings.max_failed_fraction * rows.height:
-        error = too_many_failures(reasons, rows.height, settings, ledger)
-        if settings.engine != "imported":  # what is finished is not asked for again by itself
-            error.hint = "reland generate --retry-failed asks for these again; or raise rationales.max_failed_fraction"
-        raise error
+        # What is finished is not asked for again by itself, failed calls neither.
+        raise too_many_failures(reasons, rows.height, settings, ledger, needs_retry=True)
 
 
 def generation(

@@ -16,10 +16,10 @@ import numpy as np
 import polars as pl
 
 from reland_features.config import Rationales, Tuning
-from reland_features.engines.base import Request
+from reland_features.engines.base import Engine, Request
 from reland_features.errors import ConfigError
 from reland_features.prompts import Catalogue, HistoryItem, PromptTemplate
-from reland_features.seed_requests import banned_titles
+from reland_features.seed_requests import SeedHistory, fitted_histories, history_of
 
 _SUMMARY_CATEGORIES = 3
 
@@ -40,8 +40,8 @@ class Learners:
     Parameters
     ----------
     training, held_out : polars.DataFrame
-        user_id, item_ids (the history before the cut, oldest first) and future (the items after it); no user is
-        in both.
+        user_id, item_ids (the end of the history before the cut, oldest first), seen (all of its items),
+        interaction_count (of all of it) and future (the items after it); no user is in both.
     """
 
     training: pl.DataFrame
@@ -80,6 +80,7 @@ def draw_learners(
             item_ids=item.head(pl.len() - horizon).tail(max_history),
             seen=item.head(pl.len() - horizon).unique(maintain_order=True),
             future=item.tail(horizon),
+            interaction_count=pl.len() - horizon,
         )
     )
     drawn = cut[np.random.default_rng(seed).permutation(cut.height)]
@@ -97,28 +98,57 @@ def draw_learners(
 
 
 def make_examples(
-    training: pl.DataFrame, catalogue: Catalogue, template: PromptTemplate, settings: Rationales
+    training: pl.DataFrame,
+    catalogue: Catalogue,
+    template: PromptTemplate,
+    settings: Rationales,
+    engine: Engine | None = None,
 ) -> list[Example]:
     """Write a request and its real answer for every user of `Learners.training`.
 
-    The request is the one that `reland generate` would make. Where the future holds fewer categories or
-    titles than it asks for, the example asks for fewer; a user whose future has no new title gives no example.
+    The request is the one that `reland generate` would make, with the template's few-shot examples and condensed as
+    it says. Where the future holds fewer categories or titles than it asks for, the example asks for fewer; a user
+    whose future has no new title gives no example.
+
+    Parameters
+    ----------
+    engine : Engine, optional
+        Counts tokens where `rationales.condense.max_prompt_tokens` limits them.
+
+    Raises
+    ------
+    ConfigError
+        A prompt with a single item is longer than that.
     """
+    condensing = template.condensing
+    limit = condensing.max_prompt_tokens if condensing else None
     shown_as = dict(zip(catalogue.titles, catalogue.shown, strict=True))
-    examples = []
-    for user, item_ids, seen, future in training.select("user_id", "item_ids", "seen", "future").iter_rows():
-        known = [catalogue.items[item] for item in item_ids if item in catalogue.items]
-        banned = {shown_as[title] for title in banned_titles(seen, catalogue)}
+    histories: dict[str, SeedHistory] = {}
+    answers: dict[str, tuple[list[str], list[str]]] = {}
+    columns = ("user_id", "item_ids", "seen", "interaction_count", "future")
+    for user, item_ids, seen, total, future in training.select(columns).iter_rows():
+        history = history_of(item_ids, seen, total, catalogue, condensing)
+        banned = {shown_as[title] for title in history.banned}
         categories, titles = real_answer(future, catalogue, banned)
         categories, titles = categories[: settings.categories], titles[: settings.items]
-        if not known or not titles:
-            continue
-        shown = known[-settings.max_history :]
+        if history.shown and titles:
+            histories[user] = history if limit else history.last(settings.max_history)
+            answers[user] = categories, titles
+
+    def request(user: str, history: SeedHistory) -> Request:
+        categories, titles = answers[user]
         counts = len(categories), len(titles)
-        messages = template.render(shown, *counts)
-        request = Request(messages, template.skeleton(banned, *counts), settings.max_tokens)
-        examples.append(Example(user, request, (summary(shown), *categories, *titles)))
-    return examples
+        messages = template.render(history.shown, *counts, history.earlier)
+        banned = {shown_as[title] for title in history.banned}
+        return Request(messages, template.skeleton(banned, *counts), settings.max_tokens)
+
+    if limit:
+        assert engine is not None, "max_prompt_tokens needs an engine that counts"
+        histories = fitted_histories(histories, limit, request, engine)
+    return [
+        Example(user, request(user, history), (summary(history.shown), *answers[user][0], *answers[user][1]))
+        for user, history in histories.items()
+    ]
 
 
 def real_answer(

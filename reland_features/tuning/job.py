@@ -174,7 +174,7 @@ class TuningJob:
 
     @property
     def _template(self) -> PromptTemplate:
-        return PromptTemplate.load(self.project.config.rationales.prompt, base=self.project.root)
+        return PromptTemplate.of(self.project.config.rationales, base=self.project.root)
 
     def _settings(self, adapter: str | None) -> Rationales:
         # The limits of a run are not limits of this; an unusable answer is measured, not an error.
@@ -215,7 +215,7 @@ class TuningJob:
 
     def _course(self, engine: HFEngine) -> Course:
         learners, items, catalogue = self._users()
-        examples = make_examples(learners.training, catalogue, self._template, self.project.config.rationales)
+        examples = make_examples(learners.training, catalogue, self._template, self.project.config.rationales, engine)
         prompts = engine.encode([example.request for example in examples])
         limit = self.project.config.tuning.max_tokens
         lessons = make_lessons(examples, prompts, catalogue.options(), engine.vocabulary, limit)

@@ -62,6 +62,15 @@ def test_broken_toml_names_the_file(tmp_path):
     assert "reland.toml" in caught.value.where
 
 
+def test_a_file_in_another_encoding_than_utf_8_is_named(project):
+    (project / "reland.toml").write_bytes((MINIMAL + 'name = "Café"\n').encode("latin-1"))
+    with pytest.raises(ConfigError, match="not written in UTF-8") as caught:
+        load(project)
+    assert caught.value.where == str(project / "reland.toml")
+    assert "0xe9" in caught.value.got
+    assert "UTF-8" in caught.value.hint
+
+
 def test_interactions_need_a_time_or_an_order():
     with pytest.raises(CheckError, match="1 problem found") as caught:
         parse({"data": {"interactions": "a", "items": "b", "columns": {"interactions": {"user_id": "u"}}}})

@@ -13,7 +13,7 @@ import reland_features.prompts
 from reland_features.commands.pool import pool
 from reland_features.curation import DECISIONS
 from reland_features.curation.editing import Desk
-from reland_features.errors import CheckError
+from reland_features.errors import CheckError, ConfigError
 from reland_features.pool import ReasoningPool
 
 
@@ -149,3 +149,33 @@ def test_regenerate_asks_once(toy, seeds):
     decision = json.loads(call(toy, "regenerate", seeds[0], "--feedback", "Too vague.", "--json"))["decision"]
     assert decision["action"] == "regenerate"
     assert "Too vague." in call(toy, "decisions")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("block", "--reason", "rude"),
+        ("unblock",),
+        ("edit", "--summary", "S."),
+        ("edit",),
+        ("regenerate",),
+        ("restore",),
+    ],
+    ids=" ".join,
+)
+def test_a_user_without_a_name_is_told_to_give_one(toy, seeds, monkeypatch, command):
+    """As in a container that runs under a number of its own."""
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 987_654)
+    monkeypatch.setattr("click.edit", lambda *given, **options: pytest.fail("what is written would be lost"))
+    done = CliRunner().invoke(pool, [command[0], seeds[0], *command[1:], "--project", str(toy.root)])
+    assert isinstance(done.exception, ConfigError)
+    assert done.exception.where == "--author"
+    assert json.loads(call(toy, "decisions", "--json"))["decisions"] == []
+
+
+def test_who_is_named_decides_where_the_user_has_no_name(toy, seeds, monkeypatch):
+    monkeypatch.setattr("getpass.getuser", lambda: pytest.fail("not asked"))
+    call(toy, "block", seeds[0], "--reason", "rude", "--author", "Ada")
+    assert json.loads(call(toy, "decisions", "--json"))["decisions"][0]["author"] == "Ada"

@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 import pytest
 
-from reland_features.engines.base import Request
+from reland_features.engines.base import Completion, Request
 from reland_features.engines.openai import OpenAIEngine
 from reland_features.errors import ConfigError
 from reland_features.skeleton import Choice, Fixed, Free
@@ -50,6 +50,16 @@ def test_estimates_usage_where_the_server_gives_none(engine, llm_server, complet
     (answer,) = engine.complete([ASK], {})
     assert (answer.prompt_tokens, answer.completion_tokens) == (engine.count_tokens([ASK])[0], 10)
     assert engine.count_tokens([ASK]) == [(40 + 80) // 4 + 2 * 4 + 3]
+
+
+def test_characters_beyond_ascii_are_a_token_each_for_the_budget(engine, llm_server, completion):
+    said = Request(({"role": "user", "content": "abcd" * 3 + "电影 Ελλάδα"},))
+    assert engine.most_tokens([ASK]) == engine.count_tokens([ASK])  # English is guessed as before
+    # 13 characters of ASCII and 8 others; what decides about prompts stays: their ledger keys hang on it.
+    assert (engine.most_tokens([said]), engine.count_tokens([said])) == ([3 + 8 + 4 + 3], [21 // 4 + 4 + 3])
+    llm_server.script = [completion("电影", usage=None)]
+    answer = engine.complete([said], {})[0]
+    assert (answer.prompt_tokens, answer.completion_tokens) == (18, 2)
 
 
 def test_waits_as_long_as_the_server_asks(engine, llm_server, reply, pauses):
@@ -130,6 +140,8 @@ def test_a_truncated_answer_says_so_and_an_empty_one_is_an_error(engine, llm_ser
     llm_server.script = [completion("Step 1: You", "length")]
     truncated = engine.complete([ASK], {})[0]
     assert (truncated.text, truncated.finish_reason, truncated.error) == ("Step 1: You", "length", "")
+    llm_server.script = [completion(None, "length", {"prompt_tokens": 50, "completion_tokens": 64})]
+    assert engine.complete([ASK], {})[0] == Completion("", 50, 64, "length")  # all tokens were thoughts
     llm_server.script = [completion(None, "content_filter")]
     assert engine.complete([ASK], {})[0].error == "the answer is empty (finish_reason content_filter)"
 

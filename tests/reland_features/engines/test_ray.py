@@ -12,7 +12,7 @@ import pytest
 
 from reland_features.config import Rationales, parse
 from reland_features.engines import build
-from reland_features.engines.base import StreamingEngine
+from reland_features.engines.base import StreamingEngine, most_tokens
 from reland_features.engines.dummy import DummyEngine
 from reland_features.engines.ray import RayEngine, _Worker
 from reland_features.errors import CheckError, ConfigError, EngineError
@@ -58,6 +58,8 @@ def test_it_keeps_what_callers_ask_an_engine(tmp_path):
     )
     assert (plain.constrained, held.constrained) == (False, True)
     assert (plain.sends_schema, held.sends_schema) == (False, True)
+    chinese = [ask_about("电影" * 9)]
+    assert most_tokens(plain, chinese)[0] > plain.count_tokens(chinese)[0]  # what the budget counts
 
 
 def test_missing_ray_is_said_before_anything_is_loaded(monkeypatch):

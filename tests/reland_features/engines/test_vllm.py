@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from reland_features.config import Rationales
@@ -45,6 +47,18 @@ def test_a_prompt_beyond_the_context_fails_alone(tiny_model, fake_vllm):
     assert fine.error == ""
     assert "context of 700" in long.error
     assert long.prompt_tokens > 700
+
+
+def test_thoughts_that_took_all_tokens_are_a_truncated_answer_and_no_failed_call(tiny_model, fake_vllm, monkeypatch):
+    engine = VLLMEngine(str(tiny_model), cache=tiny_model)
+
+    def without_text(llm, prompt, params):
+        answer = SimpleNamespace(text="", token_ids=[1] * params.max_tokens, finish_reason="length")
+        return SimpleNamespace(prompt_token_ids=prompt["prompt_token_ids"], outputs=[answer])
+
+    monkeypatch.setattr(fake_vllm.LLM, "_answer", without_text)
+    (answer,) = engine.complete([ask_about("Film 1", max_tokens=9)], OPTIONS)
+    assert (answer.text, answer.completion_tokens, answer.finish_reason, answer.error) == ("", 9, "length", "")
 
 
 def test_counting_loads_no_model(tiny_model, fake_vllm):

@@ -186,6 +186,51 @@ class TestAtMost:
         assert plan.at_most.completion_tokens == 20 * (100 + 200 + 400)
         assert plan.at_most.cost == pytest.approx((plan.at_most.prompt_tokens + 14_000) / 1e6)
 
+    @pytest.mark.parametrize("truncated_first", [0, 1, 2, 3])
+    @pytest.mark.parametrize("is_told_names", [True, False], ids=["names", "nothing"])
+    def test_an_engine_that_is_told_takes_no_more(self, tables, ledger, truncated_first, is_told_names):
+        """Every answer as long as it may be and of no use, told after so many that were truncated."""
+
+        class Told(DummyEngine):
+            constrained = False
+
+            def complete(self, requests, options):
+                return [self.answer(request) for request in requests]
+
+            def answer(self, request):
+                (prompt_tokens,) = self.count_tokens([request])
+                said = len(request.messages) - 2
+                is_cut = request.max_tokens < 64 << truncated_first and not said
+                words = " unheard" * (request.max_tokens // 5 - 1)
+                text = (
+                    "Movies:" + "".join(f"\n{n}{words}" for n in "ABCDE")
+                    if is_told_names
+                    else " 0" * request.max_tokens
+                )
+                return Completion(text, prompt_tokens, request.max_tokens, "length" if is_cut else "stop")
+
+        settings = {"max_attempts": 5, "max_tokens": 64, "prompt_price": 1.0, "completion_price": 2.0}
+        at_most = look(tables, Told(), ledger, **settings).at_most
+        usage = tables.of(engine=Told(), ledger=ledger, max_failed_fraction=1.0, **settings).usage
+        assert usage["calls"] == at_most.calls == 100
+        # A bound that is of use: no answer is as long as it may be and told and truncated.
+        assert 0.2 * at_most.prompt_tokens < usage["prompt_tokens"] <= at_most.prompt_tokens
+        assert usage["completion_tokens"] <= at_most.completion_tokens
+        assert usage["cost"] <= at_most.cost
+
+    def test_a_server_that_counts_more_is_believed(self, make_tables, ledger):
+        class Server(DummyEngine):  # counts four tokens a word where the engine guesses one
+            def complete(self, requests, options):
+                answers = super().complete(requests, options)
+                return [Completion(a.text, 4 * a.prompt_tokens, a.completion_tokens) for a in answers]
+
+        tables = make_tables(users=60, films=80)
+        with pytest.raises(BudgetExceededError):
+            tables.of(engine=Server(batch_size=10), ledger=ledger, max_requests=30)
+        at_most = look(tables, Server(), ledger, max_attempts=1).at_most
+        usage = tables.of(engine=Server(), ledger=ledger, max_attempts=1).usage
+        assert 0 < usage["prompt_tokens"] <= at_most.prompt_tokens
+
     def test_the_budget_bounds_it_and_what_is_spent_counts(self, tables, ledger):
         engine = DummyEngine(batch_size=4)
         with pytest.raises(BudgetExceededError):

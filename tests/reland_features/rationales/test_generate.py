@@ -133,6 +133,47 @@ class TestFailures:
         assert tables.of(engine=again, ledger=ledger, max_tokens=100).frame.equals(result.frame)
         assert again.calls == 0
 
+    def test_thoughts_that_took_all_tokens_are_a_truncated_answer(self, tables, ledger, llm_server, completion):
+        """A reasoning model: no text and finish_reason "length" until it has room for thoughts and answer."""
+        good = "Step 1: You like films.\nStep 2:\nCategories: Drama\nMovies:\n1. Film number 39"
+
+        def answer(enough):
+            def reply(body):
+                usage = {"prompt_tokens": 50, "completion_tokens": min(body["max_tokens"], 90)}
+                is_cut = body["max_tokens"] < enough
+                return completion(None if is_cut else good, "length" if is_cut else "stop", usage)
+
+            return reply
+
+        def generate():
+            engine = OpenAIEngine("thinker", base_url=llm_server.url, concurrency=1)
+            try:
+                return tables.of(engine=engine, ledger=ledger, max_tokens=64, max_failed_fraction=1.0)
+            finally:
+                engine.close()
+
+        tables.seeds = tables.seeds.head(2)
+        llm_server.answer = answer(enough=128)
+        result = generate()
+        assert result.frame["status"].to_list() == ["ok", "ok"]
+        assert [body["max_tokens"] for body in llm_server.requests] == [64, 64, 128, 128]
+        assert result.usage["failed"] == 0
+        assert [(a.status, a.text, a.finish_reason, a.completion_tokens) for _, a in ledger.attempts()][:2] == [
+            ("ok", "", "length", 64)
+        ] * 2
+        assert generate().frame.equals(result.frame)
+        assert len(llm_server.requests) == 4
+        # What never ends is asked for with ever more tokens, `max_attempts` times, and by no later run.
+        tables.seeds = tables.histories.select("user_id").tail(1)
+        llm_server.answer = answer(enough=10_000)
+        (row,) = generate().frame.iter_rows(named=True)
+        assert (row["status"], row["reason"]) == (
+            "invalid", "the answer is truncated after 90 tokens; the answer is empty",
+        )  # fmt: skip
+        assert [body["max_tokens"] for body in llm_server.requests][4:] == [64, 128, 256]
+        generate()
+        assert len(llm_server.requests) == 7
+
     def test_an_unusable_answer_is_asked_for_again_only_where_the_engine_samples(self, tables, ledger):
         greedy = DummyEngine(outcomes=["invalid"])
         tables.of(engine=greedy, ledger=ledger, max_failed_fraction=0.05)

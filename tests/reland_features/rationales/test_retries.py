@@ -9,6 +9,7 @@ import pytest
 
 from reland_features.engines.base import Completion
 from reland_features.engines.dummy import DummyEngine
+from reland_features.errors import TooManyFailuresError
 from reland_features.prompts import PromptTemplate
 
 
@@ -69,6 +70,38 @@ class TestRetryFailed:
         engine = DummyEngine()
         tables.of(engine=engine, ledger=ledger, retry_failed=True)
         assert engine.calls == 0
+
+
+class TestAdvice:
+    """What the error says to do next is what helps, and the rest of what it says is so."""
+
+    def test_unusable_answers_are_asked_for_by_retry_failed_alone(self, tables, ledger):
+        def run(engine, **options):
+            with pytest.raises(TooManyFailuresError) as caught:
+                tables.of(engine=engine, ledger=ledger, **options)
+            return caught.value.hint
+
+        hint = run(DummyEngine(outcomes=["invalid"] * 4))
+        assert hint.startswith("reland generate --retry-failed asks for these again; without it unusable answers are ")
+        quiet = DummyEngine()
+        assert run(quiet) == hint
+        assert quiet.calls == 0  # a plain run, the same again, is no help
+        engine = DummyEngine()
+        assert statuses(tables.of(engine=engine, ledger=ledger, retry_failed=True)) == {"ok": 20}
+        assert engine.calls == 4
+
+    def test_one_unusable_answer_among_failed_calls_is_enough(self, tables, ledger):
+        with pytest.raises(TooManyFailuresError) as caught:
+            tables.of(engine=DummyEngine(outcomes=["invalid", "error", "error"]), ledger=ledger, max_attempts=1)
+        assert "--retry-failed" in caught.value.hint
+
+    def test_failed_calls_are_made_again_by_any_run(self, tables, ledger):
+        with pytest.raises(TooManyFailuresError) as caught:
+            tables.of(engine=DummyEngine(outcomes=["error"] * 4), ledger=ledger, max_attempts=1)
+        assert "run again: usable answers are kept, only the failed calls are made again" in caught.value.hint
+        engine = DummyEngine()
+        assert statuses(tables.of(engine=engine, ledger=ledger)) == {"ok": 20}
+        assert engine.calls == 4
 
 
 def test_a_reader_that_understands_more_needs_no_call(tables, ledger):

@@ -9,8 +9,12 @@ import pytest
 
 from reland_features.config import Rationales, Tuning
 from reland_features.engines.constraint import Answer
+from reland_features.engines.dummy import DummyEngine
 from reland_features.errors import ConfigError
+from reland_features.prompts import PromptTemplate
 from reland_features.prompts.text import HistoryItem
+from reland_features.seed_requests import plan_requests
+from reland_features.seed_tables import SeedTables
 from reland_features.tuning.examples import draw_learners, make_examples, real_answer, summary
 from reland_features.tuning.tokens import answer_tokens, make_lessons
 
@@ -30,9 +34,9 @@ def test_the_last_interactions_are_the_future_and_no_user_is_on_both_sides():
     drawn = draw_learners(world, [], Tuning(held_out=2, horizon=2), max_history=2, seed=0)
     both = pl.concat([drawn.training, drawn.held_out])
     assert {row[0]: row[1:] for row in both.iter_rows()} == {
-        "a": (["i2", "i3"], ["i1", "i2", "i3"], ["i4", "i5"]),
-        "b": (["i4", "i3"], ["i5", "i4", "i3"], ["i2", "i1"]),
-        "c": (["i1"], ["i1"], ["i2", "i3"]),
+        "a": (["i2", "i3"], ["i1", "i2", "i3"], ["i4", "i5"], 3),
+        "b": (["i4", "i3"], ["i5", "i4", "i3"], ["i2", "i1"], 3),
+        "c": (["i1"], ["i1"], ["i2", "i3"], 1),
     }  # d has no history before its future
     assert drawn.held_out.height == 2
 
@@ -78,6 +82,7 @@ def training() -> pl.DataFrame:
             "item_ids": [["i1", "i2"], ["i3"], ["i1"]],
             "seen": [["i1", "i2"], ["i3"], ["i1"]],
             "future": [["i3", "i4", "i5"], ["i6", "i3"], ["i1"]],
+            "interaction_count": [2, 1, 1],
         }
     )
 
@@ -95,6 +100,50 @@ def test_an_example_is_the_request_of_generate_and_the_real_answer(training, cat
     # b watched one new film: it is asked for one. c watched nothing new: no example.
     assert second.answer == ("Action (1 of 1) and Crime (1).", "Comedy", "Action", "Amélie")
     assert "list 2 categories and 1 movies" in second.request.messages[-1]["content"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"examples": 2},
+        {"condense": {"enabled": True}},
+        {"examples": 1, "condense": {"enabled": True, "max_prompt_tokens": 203}},
+        {"condense": {"enabled": True, "dedupe": False, "max_prompt_tokens": 115}},
+    ],
+)
+def test_whatever_the_prompt_is_an_example_is_the_request_of_generate(items, settings):
+    """Few-shot, repeated films, what is left out and is said to be, and a limit of tokens: word for word."""
+    options = Rationales(engine="dummy", prompt="movies", categories=1, items=1, max_history=3, **settings)
+    template, dummy = PromptTemplate.of(options), DummyEngine()
+    shouted = items.with_columns(title=pl.col("title").str.replace("Heat", "HEAT OF THE FOREVER NIGHT!!! 🔥"))
+    catalogue = template.catalogue(shouted)
+    world = interactions(a="3121232123" + "4", b="2321" + "5", c="1" + "3", d="56" + "1", e="12" + "3")
+    learners = draw_learners(world, [], Tuning(held_out=2, horizon=1), max_history=8, seed=0)
+    training = learners.training
+    tables = SeedTables(
+        training.select("user_id"),
+        training.select("user_id", "item_ids", "interaction_count"),
+        shouted,
+        training.select("user_id", item_ids="seen"),
+    )
+    asked = {ask.seed_user_id: ask.request for ask in plan_requests(tables, template, dummy, options).roots}
+    made = {one.user_id: one.request for one in make_examples(training, catalogue, template, options, dummy)}
+    assert len(made) == training.height == 3
+    assert made == asked
+    is_cut = "films before these" in str([request.messages for request in made.values()])
+    assert is_cut == bool(settings.get("condense"))
+
+
+def test_the_summary_is_of_what_is_shown(items):
+    options = Rationales(prompt="movies", condense={"enabled": True})
+    template = PromptTemplate.of(options)
+    training = pl.DataFrame(
+        {"user_id": ["a"], "item_ids": [["i5", "i5", "i5", "i6"]], "seen": [["i5", "i6"]], "interaction_count": [4],
+         "future": [["i2"]]},
+    )  # fmt: skip
+    (example,) = make_examples(training, template.catalogue(items), template, options)
+    assert example.answer[0] == "Crime (1 of 2) and Comedy (1)."  # Seven, three times in the history, is shown once
 
 
 def lessons_of(examples, catalogue, engine, max_tokens=2048):

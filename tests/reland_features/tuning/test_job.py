@@ -157,6 +157,18 @@ def test_both_models_are_measured_on_the_same_users_and_never_asked_twice(projec
         assert ledger.usage().calls == calls
 
 
+def test_what_is_learned_and_measured_is_the_prompt_that_generate_sends(project, marts):
+    other = with_settings(project, rationales__examples=1, rationales__condense__enabled=True, tuning__max_tokens=2040)
+    prompt_id = PromptTemplate.of(other.config.rationales, base=other.root).prompt_id
+    assert prompt_id != PromptTemplate.load("movies").prompt_id
+    job = TuningJob(other, {"prepare": marts})
+    tuned = job.tune(silent)
+    assert tuned.artifact.manifest["config"]["prompt_id"] == prompt_id
+    job.measure(tuned, silent)
+    with Ledger(other.ledger) as ledger:
+        assert {attempt.prompt_id for _, attempt in ledger.attempts()} == {prompt_id}
+
+
 def test_an_adapter_that_cannot_be_used_is_refused_before_any_work(project, marts, model):
     with pytest.raises(ConfigError, match="no such adapter") as raised:
         llm_engine(with_settings(project, rationales__adapter="adapter-x"))
