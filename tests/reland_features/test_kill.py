@@ -115,11 +115,14 @@ class Watched:
         self.settle()
 
     def settle(self) -> None:
-        """Wait until nothing reaches the server any more: what was sent before the kill still may."""
+        """Wait until nothing reaches the server any more: what was sent before the kill still may.
+
+        Workers on Ray outlive their driver for a moment, which is longer where other jobs take the processor.
+        """
         seen = -1
         while seen != len(self._server.requests):
             seen = len(self._server.requests)
-            time.sleep(0.2)
+            time.sleep(2.0 if self._settings.ray else 0.2)
 
 
 def kill_and_finish(watched: Watched, in_flight: int, generator: random.Random) -> tuple[int, int]:
