@@ -25,6 +25,14 @@ def near(value: float) -> object:
     return pytest.approx(value, rel=0.1)
 
 
+class CountingServer(DummyEngine):
+    """Counts four tokens a word where the engine guesses one."""
+
+    def complete(self, requests, options):
+        answers = super().complete(requests, options)
+        return [Completion(a.text, 4 * a.prompt_tokens, a.completion_tokens) for a in answers]
+
+
 class Chatty(DummyEngine):
     """An engine on this machine whose answers differ in length, and that takes its time by the token."""
 
@@ -113,16 +121,11 @@ class TestPaidEngine:
         assert plan.expected.completion_tokens == near(usage["completion_tokens"])
 
     def test_what_a_server_counts_puts_the_engine_s_own_count_right(self, make_tables, ledger):
-        class Server(DummyEngine):  # counts four tokens a word where the engine guesses one
-            def complete(self, requests, options):
-                answers = super().complete(requests, options)
-                return [Completion(a.text, 4 * a.prompt_tokens, a.completion_tokens) for a in answers]
-
         tables = make_tables(users=60, films=80)
         with pytest.raises(BudgetExceededError):
-            tables.of(engine=Server(batch_size=10), ledger=ledger, max_requests=30)
-        plan = look(tables, Server(), ledger)
-        usage = tables.of(engine=Server(), ledger=ledger).usage
+            tables.of(engine=CountingServer(batch_size=10), ledger=ledger, max_requests=30)
+        plan = look(tables, CountingServer(), ledger)
+        usage = tables.of(engine=CountingServer(), ledger=ledger).usage
         assert plan.expected.prompt_tokens == near(usage["prompt_tokens"])
 
 
@@ -219,16 +222,11 @@ class TestAtMost:
         assert usage["cost"] <= at_most.cost
 
     def test_a_server_that_counts_more_is_believed(self, make_tables, ledger):
-        class Server(DummyEngine):  # counts four tokens a word where the engine guesses one
-            def complete(self, requests, options):
-                answers = super().complete(requests, options)
-                return [Completion(a.text, 4 * a.prompt_tokens, a.completion_tokens) for a in answers]
-
         tables = make_tables(users=60, films=80)
         with pytest.raises(BudgetExceededError):
-            tables.of(engine=Server(batch_size=10), ledger=ledger, max_requests=30)
-        at_most = look(tables, Server(), ledger, max_attempts=1).at_most
-        usage = tables.of(engine=Server(), ledger=ledger, max_attempts=1).usage
+            tables.of(engine=CountingServer(batch_size=10), ledger=ledger, max_requests=30)
+        at_most = look(tables, CountingServer(), ledger, max_attempts=1).at_most
+        usage = tables.of(engine=CountingServer(), ledger=ledger, max_attempts=1).usage
         assert 0 < usage["prompt_tokens"] <= at_most.prompt_tokens
 
     def test_the_budget_bounds_it_and_what_is_spent_counts(self, tables, ledger):
