@@ -92,9 +92,8 @@ def import_texts(
         All problems of the file; nothing is written.
     """
     template = PromptTemplate.load(project.config.rationales.prompt, base=project.root)
-    left_out: list[str] = []
-    frame = read_rationale_file(
-        file, template, model=model, users=_users(project.artifacts), skip_unknown=skip_unknown, left_out=left_out
+    frame, left_out = read_rationale_file(
+        file, template, model=model, users=_users(project.artifacts), skip_unknown=skip_unknown
     )
     import_id = _id(frame)
     with project.lock():
@@ -110,7 +109,7 @@ def import_texts(
                 }
     made = project.artifacts.find(KIND, import_id)
     assert made is not None
-    return ImportedTexts(made, needs_step2=False, left_out=len(left_out))
+    return ImportedTexts(made, needs_step2=False, left_out=left_out)
 
 
 def _users(store: ArtifactStore) -> set[str] | None:
@@ -132,7 +131,7 @@ def id_of_texts(project: Project, file: Path, *, model: str | None = None) -> st
         All problems of the file.
     """
     template = PromptTemplate.load(project.config.rationales.prompt, base=project.root)
-    return _id(read_rationale_file(file, template, model=model))
+    return _id(read_rationale_file(file, template, model=model).texts)
 
 
 def _id(frame: pl.DataFrame) -> str:

@@ -189,7 +189,9 @@ def creation_time(root: Path, as_of: datetime, now: datetime) -> datetime:
 
 
 def users_of(root: Path, seeds: Collection[str], *, without: str) -> list[str]:
-    """Return the users, ascending, whose newest row in any table names one of these seeds.
+    """Return the users, ascending, whose newest or last created row in any table names one of these seeds.
+
+    The two differ after a backfill: its rows are older, and yet what is online since.
 
     Parameters
     ----------
@@ -207,8 +209,9 @@ def users_of(root: Path, seeds: Collection[str], *, without: str) -> list[str]:
         rows = pl.scan_parquet(files).select("user_id", *_TIMES, names=names.fill_null(False))
         # Users who never had such a seed are left out first: they are most of the rows.
         had = rows.filter("names").select("user_id").unique()
-        newest = pl.col("names").sort_by(*_TIMES).last()
-        users = rows.join(had, on="user_id", how="semi").group_by("user_id").agg(newest).filter("names")
+        last = [pl.col("names").sort_by(times).last() for times in (_TIMES, _TIMES[::-1])]
+        either = pl.any_horizontal(last).alias("names")
+        users = rows.join(had, on="user_id", how="semi").group_by("user_id").agg(either).filter("names")
         found.update(users.collect()["user_id"])
     return sorted(found)
 

@@ -6,7 +6,7 @@ import difflib
 import json
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -20,6 +20,21 @@ _PARQUET, _JSONL = (".parquet", ".pq"), (".jsonl", ".ndjson")
 _STEPS = "a struct of summary, categories and items, or a list of one or two texts: Step 1, Step 2"
 
 
+class RationaleFile(NamedTuple):
+    """What a file of rationales holds.
+
+    Attributes
+    ----------
+    texts : polars.DataFrame
+        `columns.IMPORTED_TEXTS`, ascending by user_id.
+    left_out : int
+        Rows of unknown users that were left out, as `skip_unknown` asks.
+    """
+
+    texts: pl.DataFrame
+    left_out: int
+
+
 def read_rationale_file(
     path: Path,
     template: PromptTemplate,
@@ -27,8 +42,7 @@ def read_rationale_file(
     model: str | None = None,
     users: Collection[str] | None = None,
     skip_unknown: bool = False,
-    left_out: list[str] | None = None,
-) -> pl.DataFrame:
+) -> RationaleFile:
     """Read parquet or JSONL with the columns `user_id`, `text` or `steps`, and `model`; others are passed over.
 
     Parameters
@@ -44,13 +58,6 @@ def read_rationale_file(
         The users of the project; without them unknown users are not found.
     skip_unknown : bool
         Leave out the rows of unknown users, whatever is in them, instead of reporting them.
-    left_out : list of str, optional
-        Takes the user of each row that was left out.
-
-    Returns
-    -------
-    polars.DataFrame
-        `columns.IMPORTED_TEXTS`, ascending by user_id.
 
     Raises
     ------
@@ -63,12 +70,12 @@ def read_rationale_file(
         raise CheckError(problems)
     faults = _Faults(path)
     found: dict[str, tuple[Any, ...]] = {}
+    left_out = 0
     for number, row in rows:
         user = _user(row, number, faults) if "user_id" in columns else None
         is_unknown = user is not None and users is not None and user not in users
         if skip_unknown and is_unknown:  # first: what else is wrong with a row that is left out does not matter
-            if left_out is not None and user is not None:
-                left_out.append(user)
+            left_out += 1
             continue
         text = _text(row, number, faults, template) if {"text", "steps"} & set(columns) else None
         writer = _writer(row, number, faults, model) if model or "model" in columns else None
@@ -86,7 +93,8 @@ def read_rationale_file(
         problems.append(TableError("the file has no text of any user", where=str(path), got=f"{len(rows):,} rows"))
     if problems:
         raise CheckError(problems)
-    return pl.DataFrame(list(found.values()), schema=IMPORTED_TEXTS.polars_schema(), orient="row").sort("user_id")
+    texts = pl.DataFrame(list(found.values()), schema=IMPORTED_TEXTS.polars_schema(), orient="row")
+    return RationaleFile(texts.sort("user_id"), left_out)
 
 
 def write_rationale_file(pool: pl.DataFrame, model: str, path: Path) -> None:

@@ -31,7 +31,7 @@ def test_parquet_and_jsonl_of_the_same_texts_are_the_same(tmp_path):
         {"user_id": ["3", "7"], "text": [PROSE, BOTH], "model": ["a", "b"], "has_step2": [False, True]}
     )
     for path in (tmp_path / "texts.parquet", jsonl(tmp_path / "texts.jsonl", *rows)):
-        assert_frame_equal(read_rationale_file(path, TEMPLATE), expected)
+        assert_frame_equal(read_rationale_file(path, TEMPLATE).texts, expected)
     assert expected.schema == IMPORTED_TEXTS.polars_schema()
 
 
@@ -45,14 +45,14 @@ def test_steps_are_a_struct_or_a_list_and_count_before_the_text(tmp_path):
         {"user_id": "d", "steps": ["You like war."]},
         {"user_id": "e", "text": PROSE, "model": "other"},
     )
-    frame = read_rationale_file(path, TEMPLATE, model="m")
+    frame = read_rationale_file(path, TEMPLATE, model="m").texts
     assert frame["has_step2"].to_list() == [True, False, True, False, False]
     assert frame["model"].to_list() == ["m", "m", "m", "m", "other"]
     assert json.loads(frame["text"][0]) == struct
     assert frame["text"][2] == "Step 1: You like war.\nStep 2: Categories: War. Movies: Film four"
     as_parquet = tmp_path / "texts.parquet"
     pl.DataFrame({"user_id": ["a"], "steps": [struct]}).write_parquet(as_parquet)
-    assert_frame_equal(read_rationale_file(as_parquet, TEMPLATE, model="m"), frame.head(1))
+    assert_frame_equal(read_rationale_file(as_parquet, TEMPLATE, model="m").texts, frame.head(1))
 
 
 def test_every_problem_of_the_rows_is_reported_at_once(tmp_path):
@@ -125,8 +125,8 @@ def test_what_is_wrong_with_a_row_that_is_left_out_does_not_matter(tmp_path):
         {"user_id": "stranger", "text": " ", "model": "m"},
         {"user_id": "stranger", "steps": 5, "model": 5},
     )
-    frame = read_rationale_file(path, TEMPLATE, users=["a", "b"], skip_unknown=True)
-    assert frame["user_id"].to_list() == ["a"]
+    frame, left_out = read_rationale_file(path, TEMPLATE, users=["a", "b"], skip_unknown=True)
+    assert (frame["user_id"].to_list(), left_out) == (["a"], 2)
     path = jsonl(path, {"user_id": "a", "text": PROSE, "model": "m"}, {"user_id": "b", "text": " ", "model": "m"})
     with pytest.raises(CheckError, match="1 problem"):
         read_rationale_file(path, TEMPLATE, users=["a", "b"], skip_unknown=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
@@ -126,3 +127,21 @@ def test_feast_serves_and_joins_nothing_of_a_blocked_seed_to_who_left(toy):
     assert joined["has_rationale"].to_list() == [0]
     assert joined["summary"].isna().all()
     assert joined["similarity"].isna().all()
+
+
+def test_what_a_backfill_put_online_counts_beside_the_newest_row(tmp_path):
+    """A backfill is served, though its rows are older: the newest row by timestamp names another seed."""
+
+    def run(name: str, day: int, created: int, seed: str | None) -> None:
+        times = {"event_timestamp": datetime(2026, 1, day), "created_timestamp": datetime(2026, 2, created)}
+        rows = pl.DataFrame({"user_id": ["gone"], "seed_user_id": [seed], **times})
+        for table in ("user_rationale", "user_seed_match"):
+            (tmp_path / table).mkdir(exist_ok=True)
+            rows.write_parquet(tmp_path / table / f"{name}.parquet")
+
+    run("daily", day=10, created=1, seed="kept")
+    run("backfill", day=5, created=2, seed="blocked")
+    assert publishing.users_of(tmp_path, ["blocked"], without="") == ["gone"]
+    assert publishing.users_of(tmp_path, ["kept"], without="") == ["gone"]
+    run("cover", day=11, created=3, seed=None)
+    assert publishing.users_of(tmp_path, ["blocked", "kept"], without="") == []
