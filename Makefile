@@ -39,7 +39,7 @@ coverage: install system  ## run them with coverage, which takes longer
 test-slow: install system  ## run the slow tests too
 	$(PYTEST) -m 'slow or not slow'
 
-bench: install  ## reproduce the figures of the README
+bench: install  ## measure the demo's figures and the table generator anew
 	$(BIN)/python -m benchmarks
 
 lint: install  ## style and types

@@ -112,7 +112,7 @@ def _quoted(value: str | list[str]) -> str:
 def _toml(folder: Path, sources: Mapping[str, Path | str], recognised: Recognised, prompt: str, name: str) -> str:
     quoted = _quoted
     lines = [
-        "# A reland project. Every setting with its default and limits: reland config",
+        "# A reland project. Every setting with its present value: reland config",
         f"name = {quoted(name)}",
         "seed = 0",
         "",

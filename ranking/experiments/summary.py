@@ -1,4 +1,4 @@
-"""One table of every gain that was looked for, from the results that other experiments wrote."""
+"""One table of all comparisons of a backbone with both controls, from the results that other experiments wrote."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isnan
 from pathlib import Path
 
 import polars as pl
@@ -17,8 +18,13 @@ from ranking.experiments.variants import variant
 from reland_features.artifacts import write_atomically
 from reland_features.errors import ArtifactError
 
-SUMMARY = "one table of every gain that was looked for, from the results that are there"
+SUMMARY = "one table of all comparisons of a backbone with both controls, from the results that are there"
 _NAME = "summary"
+_NOT_HERE = (
+    "Nothing is corrected for the number of comparisons: of so many, some lie above 0 by chance, and there were more "
+    "looks than rows. Not here are activity levels, unmasked ranking, HR@10, the users who inherit another's text "
+    "(`--without-seeds`), quick pages, and whatever is no backbone (MaskNet, XGBoost)."
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,8 @@ class Row:
         Difference to each: value, low, high.
     seeds : int
         Random seeds that the variant shares with all three.
+    p_seeds : tuple of float or None
+        Two-sided p of the paired t-test over seeds, of the three differences; None with one seed.
     """
 
     setting: str = field(compare=False)
@@ -48,6 +56,7 @@ class Row:
     shuffled: tuple[float, ...]
     constant: tuple[float, ...]
     seeds: int
+    p_seeds: tuple[float | None, ...]
     verdict: str
 
 
@@ -79,11 +88,10 @@ def summarise(options: argparse.Namespace) -> list[Path]:
     count = f"{len(found)} comparison{'s' * (len(found) != 1)} with both controls, {gains} gain{'s' * (gains != 1)}."
     text = "\n\n".join(
         [
-            "# Every gain that was looked for",
+            "# Comparisons of a backbone with both controls",
             "`python -m ranking.experiments summary`, from the pages named in the first column, which say how each "
             "was made.",
-            f"NDCG@10 on test, seen items masked. {count} {READING} Nothing is corrected for the number of "
-            "comparisons: of so many, some lie above 0 by chance.",
+            f"NDCG@10 on test, seen items masked. {count} {READING} {_NOT_HERE}",
             table(found),
         ]
     )
@@ -118,19 +126,19 @@ def rows_of(path: Path) -> list[Row]:
             continue
         own = differences.filter((pl.col("setting") == setting) & (pl.col("variant") == name))
         against = {row["against"]: row for row in own.iter_rows(named=True)}
-        base, shuffled, constant = (
-            (against[other]["value"], against[other]["low"], against[other]["high"])
-            for other in (chosen.base, *chosen.controls)
-        )
+        others = [against[other] for other in (chosen.base, *chosen.controls)]
+        base, shuffled, constant = ((other["value"], other["low"], other["high"]) for other in others)
+        p_seeds = tuple(None if isnan(other["p_seeds"]) else other["p_seeds"] for other in others)
         seeds = min(row["seeds"] for row in against.values())
         without, having = means[setting, chosen.base], means[setting, name]
-        rows.append(Row(setting, name, without, having, base, shuffled, constant, seeds, verdict))
+        rows.append(Row(setting, name, without, having, base, shuffled, constant, seeds, p_seeds, verdict))
     return rows
 
 
 def table(found: Mapping[Row, str]) -> str:
     """Lay the rows out, each with its page."""
-    header = ["page", "", "variant", "without", "with", "− without", "− shuffled", "− constant", "seeds", "gain?"]
+    differences = ["− without", "− shuffled", "− constant"]
+    header = ["page", "", "variant", "without", "with", *differences, "seeds", "p over seeds of the three", "gain?"]
     lines = [
         [
             f"[{page}]({page}.md)",
@@ -140,6 +148,7 @@ def table(found: Mapping[Row, str]) -> str:
             f"{row.having:.4f}",
             *("{:+.4f} ({:+.4f} to {:+.4f})".format(*other) for other in (row.base, row.shuffled, row.constant)),
             str(row.seeds),
+            ", ".join(tables.p_value(p) for p in row.p_seeds) if row.seeds > 1 else "–",
             row.verdict,
         ]
         for row, page in found.items()

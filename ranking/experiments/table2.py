@@ -16,8 +16,8 @@ SUMMARY = "Table 2: backbones with IDs only, + f_item, + ReLand, and its control
 READING = (
     "Masked leaves items out of the ranking that the user has already seen, unmasked keeps them; the two are never "
     "compared with each other. A gain is one whose 95 % bootstrap interval over users lies above 0 against the base "
-    "and against every control: shuffled gives each user the rationale of another, constant gives all the same. "
-    "The interval takes the trained models as given; the test over seeds is the one that sees other trainings."
+    "and against every control: shuffled gives each user the rationale of another, constant gives all the mean of the "
+    "pool's. The interval takes the trained models as given; the test over seeds is the one that sees other trainings."
 )
 
 

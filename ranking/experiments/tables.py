@@ -155,7 +155,7 @@ def differences_table(frame: pl.DataFrame, metric: str = "ndcg") -> str:
                 row["convention"],
                 f"{row['value']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}]",
                 f"{row['relative']:+.1%}" if row["relative"] is not None and np.isfinite(row["relative"]) else "–",
-                *(_p(row[name]) for name in ("p_ttest", "p_wilcoxon", "p_seeds")),
+                *(p_value(row[name]) for name in ("p_ttest", "p_wilcoxon", "p_seeds")),
                 verdict,
             ]
         )
@@ -194,7 +194,8 @@ def _mean(row: Mapping[str, float | None]) -> str:
     return f"{row['mean']:.4f}" + (f" ± {row['sd']:.4f}" if row["sd"] is not None else "")
 
 
-def _p(value: float | None) -> str:
+def p_value(value: float | None) -> str:
+    """Show a p: three digits, and a dash where no test was made."""
     if value is None or np.isnan(value):
         return "–"
     return "< .001" if value < 0.001 else f"{value:.3f}".removeprefix("0")

@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 import torch
 from made_up import made_up
+from scipy.stats import ttest_rel
 
 from ranking.experiments import figures, table2, tables
 from ranking.experiments.__main__ import main
@@ -94,6 +95,26 @@ def test_the_same_runs_under_several_settings_are_one_comparison_of_the_first_pa
 def test_a_mean_of_exactly_0_stands_in_the_summary(tmp_path):
     write_page(tmp_path, "table2_d", ["lightgcn"], {**NDCG, "f_item": [0.0] * 4})
     assert summary_lines(tmp_path)[0].startswith("| [table2_d](table2_d.md) | lightgcn | + ReLand | 0.0000 | 0.6875 |")
+
+
+def test_the_summary_shows_the_test_over_seeds_where_there_are_several(tmp_path):
+    groups = [
+        Group("lightgcn", name, tuple(made_up(values, seed=seed) for seed, values in enumerate(per_seed)))
+        for name, per_seed in {
+            "f_item": ([0.0, 0.0], [0.25, 0.25]),
+            "reland": ([0.5, 0.5], [1.0, 1.0]),
+            "reland_shuffled": ([0.25, 0.25], [0.5, 0.5]),
+            "reland_constant": ([0.5, 0.5], [1.0, 1.0]),
+        }.items()
+    ]
+    pl.concat([tables.figures(groups), tables.differences(groups)], how="diagonal").write_parquet(
+        tmp_path / "table2_d.parquet"
+    )
+    expected = [ttest_rel([0.5, 1.0], others).pvalue for others in ([0.0, 0.25], [0.25, 0.5])]
+    shown = ", ".join(f"{p:.3f}".removeprefix("0") for p in expected)
+    assert f" | 2 | {shown}, 1.000 | " in summary_lines(tmp_path)[0]
+    write_page(tmp_path, "table2_d", ["lightgcn"], NDCG)
+    assert " | 1 | – | " in summary_lines(tmp_path)[0]
 
 
 @pytest.mark.parametrize(("option", "rows"), [("", 1), (" --without-seeds", 0)])
