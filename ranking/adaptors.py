@@ -11,15 +11,31 @@ import numpy as np
 import torch
 from torch import nn
 
-from ranking.fusion import Concat
 from ranking.rationales import Rationales
 from ranking.texts import ItemTexts, ReadsTexts, UserTexts, check_widths
 
 
-class TextAdaptor(ReadsTexts):
-    """u' = Linear([e_u; h_p]), v' = Linear([e_i; h_f]), with h an encoding of a frozen text vector.
+class Beside(nn.Module):
+    """e' = Linear([e; h]), with e's part held at the identity and h's starting at zero: e + W h + b, at first e.
 
-    The linear layers start as the ID part plus a small part of the text's. Without a text, h is zero.
+    As in `ranking.sides.ItemFeatures`, for the same reason: a step of e's part moves all users, or items, at once.
+    """
+
+    def __init__(self, dimension: int, width: int) -> None:
+        super().__init__()
+        self.text = nn.Linear(width, dimension)
+        nn.init.zeros_(self.text.weight)
+        nn.init.zeros_(self.text.bias)
+
+    def forward(self, vectors: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+        """Map vectors [n, d] and encoded texts [n, width] to [n, d]."""
+        return vectors + self.text(texts)
+
+
+class TextAdaptor(ReadsTexts):
+    """u' = Linear([e_u; h_p]), v' = Linear([e_i; h_f]), with h an encoding of a frozen text vector; see `Beside`.
+
+    Without a text, h is zero.
 
     Parameters
     ----------
@@ -47,7 +63,7 @@ class TextAdaptor(ReadsTexts):
         super().__init__()
         self.user_texts, self.item_texts = UserTexts(rationales), ItemTexts(item_text)
         self.encode_users, self.encode_items = encode_users, encode_items
-        self.mix_users, self.mix_items = Concat(dimension, width), Concat(dimension, width)
+        self.mix_users, self.mix_items = Beside(dimension, width), Beside(dimension, width)
 
     def users(self, vectors: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """Map user vectors [n, d] of the user rows [n] to [n, d]."""

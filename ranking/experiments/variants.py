@@ -121,8 +121,9 @@ VARIANTS: dict[str, Variant] = {
     **_with_controls(
         "earlier_text_cross", "+ mean text of what came before + cross, no LLM", texts="earlier", output="cross"
     ),
-    **_with_controls("kar", "KAR", fusion="none", item_text=False, base="id", output="kar"),
-    **_with_controls("slim", "SLIM-style", fusion="none", item_text=False, base="id", output="slim"),
+    # Beside the same item features as ReLand, at the input of a sequence too: what differs is how rationales come in.
+    **_with_controls("kar", "+ KAR", fusion="none", output="kar"),
+    **_with_controls("slim", "+ SLIM-style", fusion="none", output="slim"),
 }
 
 

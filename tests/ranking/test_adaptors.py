@@ -42,7 +42,8 @@ def hybrid(w, x):
 
 
 def mixed(w, e, h):
-    return w["linear.weight"] @ np.concatenate([e, h]) + w["linear.bias"]
+    """Linear([e; h]) whose part of e is the identity."""
+    return np.hstack([np.eye(DIMENSION), w["text.weight"]]) @ np.concatenate([e, h]) + w["text.bias"]
 
 
 def adapted(adaptor):
@@ -109,9 +110,18 @@ def test_slim_projects_each_text_and_concatenates():
 
 
 @pytest.mark.parametrize("make", [kar, slim])
-def test_gradients_reach_every_weight(make):
-    torch.manual_seed(0)
+def test_an_adaptor_starts_as_the_vectors_alone_and_learns_from_the_first_step(make):
     adaptor = make(DIMENSION, RATIONALES, ITEMS)
+    for found in adapted(adaptor.eval()):
+        np.testing.assert_array_equal(found, VECTORS)
+    vectors = torch.from_numpy(VECTORS)
+    (adaptor.users(vectors, torch.from_numpy(USERS)) @ adaptor.items(vectors).T).square().sum().backward()
+    assert all(part.text.weight.grad.any() for part in (adaptor.mix_users, adaptor.mix_items))
+
+
+@pytest.mark.parametrize("make", [kar, slim])
+def test_gradients_reach_every_weight(make):
+    adaptor = randomised(make(DIMENSION, RATIONALES, ITEMS))
     vectors = torch.from_numpy(VECTORS)
     scores = adaptor.users(vectors, torch.from_numpy(USERS)) @ adaptor.items(vectors).T
     scores.square().sum().backward()

@@ -139,8 +139,8 @@ def test_variants_read_what_they_say(project, split):
         ("reland_without_items", {"users"}),
         ("reland_constant", {"items", "users"}),
         ("reland_cross", {"items", "users", "output"}),
-        ("kar", {"output"}),
-        ("slim_shuffled", {"output"}),
+        ("kar", {"items", "output"}),
+        ("slim_shuffled", {"items", "output"}),
     ],
 )
 def test_variants_change_the_sides_they_say(project, name, changed):
