@@ -137,15 +137,22 @@ def train(
     settings: CtrSettings | None = None,
     *,
     device: str = "cpu",
+    max_users: int | None = None,
 ) -> Path:
-    """Train the MaskNet that is served and make it the project's current one; return its folder."""
+    """Train the MaskNet that is served and make it the project's current one; return its folder.
+
+    Parameters
+    ----------
+    max_users : int, optional
+        Learn from a uniform sample of so many users, `evaluation.max_users` unless given; 0 is everyone. Items and
+        profiles that nobody in it has take the unknown rows.
+    """
     shape, place = shape or MaskNetSettings(), chosen_device(device)
-    evaluation = project.evaluation
     data = CtrData.of(
         project,
         open_store(project.repository),
-        candidates=evaluation.candidates,
-        max_users=evaluation.max_users or None,
+        candidates=project.evaluation.candidates,
+        max_users=project.sample_size(max_users),
         seed=project.seed,
     )
     fitted = fit(on_device(data, place), shape, settings, seed=project.seed)
@@ -280,13 +287,12 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         device = chosen_device(options.device)
         project = RankingProject.open(options.project)
-        max_users = project.evaluation.max_users if options.max_users is None else options.max_users
         data = CtrData.of(
             project,
             open_store(project.repository),
             labels=options.labels,
             candidates=options.candidates or project.evaluation.candidates,
-            max_users=max_users or None,
+            max_users=project.sample_size(options.max_users),
             seed=project.seed,
         )
         metrics = compare(

@@ -221,8 +221,8 @@ def main(arguments: list[str] | None = None) -> int:
         project = RankingProject.open(options.project)
         settings = project.evaluation
         candidates = settings.candidates if options.candidates is None else options.candidates
-        max_users = settings.max_users if options.max_users is None else options.max_users
-        metrics = evaluate(project, candidates=candidates or None, max_users=max_users or None, seed=project.seed)
+        max_users = project.sample_size(options.max_users)
+        metrics = evaluate(project, candidates=candidates or None, max_users=max_users, seed=project.seed)
     except RelandError as error:
         print(error, file=sys.stderr)
         return 1

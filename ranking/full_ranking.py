@@ -64,7 +64,7 @@ def full_ranking(score: Scorer, split: Split, part: Part, *, users: np.ndarray |
     split : Split
         Held-out items and histories.
     part : {"validation", "test"}
-        Which held-out items; for the test part, validation items count as seen.
+        Which held-out items; for the test part, validation items count as seen. Nothing is measured for "next".
     users : numpy.ndarray, optional
         Measure these user rows only.
 

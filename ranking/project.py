@@ -55,6 +55,10 @@ class RankingProject:
         """Where trained rankers are kept."""
         return self.root / "models"
 
+    def sample_size(self, asked: int | None) -> int | None:
+        """Return how many users to sample, as asked or else `evaluation.max_users`; None, everyone, for 0."""
+        return (self.evaluation.max_users if asked is None else asked) or None
+
     def mart(self, name: str) -> Path:
         """Return the path of one mart."""
         return self.marts / f"{name}.parquet"

@@ -1,6 +1,7 @@
 """Train SASRec with rationales and serve it: the user's vector is made when asked, from the online rationale.
 
-Served users are represented as before the validation part: by their published history. The FusionLayer of Eq. (4)
+Served users are represented by all that they are known to have done, what was held out of training too
+(`Split.history("next")`): who took an item yesterday must not be offered it as new today. The FusionLayer of Eq. (4)
 looks rationales up by row: here the rows are seeds, and a user's rationale is mixed from those of its seeds, one or,
 with `match.top_k`, several, as in training.
 """
@@ -29,7 +30,7 @@ from ranking.rationales import Rationales
 from ranking.served import KNOWN_USER, OnlineFeatures, Scored, SeedRationales
 from ranking.services import ITEM_SERVICE, USER_SERVICE
 from ranking.sides import FeatureSides
-from ranking.splits import Split
+from ranking.splits import Split, known_events
 from ranking.trained_facts import how_to_train, required, trained_on
 from reland_features.errors import ArtifactError, FeatureStoreError
 
@@ -204,11 +205,10 @@ def _item_text(online: OnlineFeatures, item_ids: pl.Series) -> np.ndarray:
 
 
 def _histories(project: RankingProject, rows: Mapping[str, int]) -> dict[str, np.ndarray]:
-    """Return every user's item rows, oldest first, from the mart that the training part comes from."""
-    index = pl.LazyFrame(
+    """Return every user's item rows, oldest first: what was trained on, then what was held out."""
+    index = pl.DataFrame(
         {"item_id": list(rows), "row": list(rows.values())}, schema={"item_id": pl.String, "row": pl.Int64}
     )
-    events = pl.scan_parquet(project.mart("interactions")).select("user_id", "item_id")
-    known = events.join(index, on="item_id", maintain_order="left")
-    histories = known.group_by("user_id", maintain_order=True).agg("row").collect()
+    known = pl.concat(known_events(project)).join(index, on="item_id", maintain_order="left")
+    histories = known.group_by("user_id", maintain_order=True).agg("row")
     return {user: row.to_numpy(writable=True) for user, row in zip(histories["user_id"], histories["row"], strict=True)}

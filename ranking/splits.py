@@ -17,7 +17,8 @@ import polars as pl
 from ranking.project import RankingProject
 from reland_features.errors import TableError
 
-Part = Literal["validation", "test"]
+Part = Literal["validation", "test", "next"]
+"""What is asked for: a held-out part, or `next`, which follows everything that is known and has no targets."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,7 @@ class Split:
         TableError
             No interactions are held out, or there are none to train on.
         """
-        train = pl.read_parquet(project.mart("interactions"), columns=["user_id", "item_id"])
-        held = pl.read_parquet(project.mart("holdout")).sort("user_id", "holdout_rank", descending=[False, True])
-        return cls.from_frames(train, held.select("user_id", "item_id"), where=str(project.marts))
+        return cls.from_frames(*known_events(project), where=str(project.marts))
 
     @classmethod
     def from_frames(cls, training: pl.DataFrame, held_out: pl.DataFrame, *, where: str = "interactions") -> Split:
@@ -111,6 +110,8 @@ class Split:
 
     def history_lengths(self, part: Part) -> np.ndarray:
         """Return how many interactions of each user come before a part, int64 [U]."""
+        if part == "next":
+            return np.diff(self.offsets)
         return self.training if part == "validation" else self.training + self.validation
 
     def targets(self, part: Part) -> tuple[np.ndarray, np.ndarray]:
@@ -157,6 +158,13 @@ class Split:
             training=self.training - drop,
             cut_away=(owners, items),
         )
+
+
+def known_events(project: RankingProject) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return what is trained on and what is held out, user_id and item_id in time order within the user."""
+    train = pl.read_parquet(project.mart("interactions"), columns=["user_id", "item_id"])
+    held = pl.read_parquet(project.mart("holdout")).sort("user_id", "holdout_rank", descending=[False, True])
+    return train, held.select("user_id", "item_id")
 
 
 def _rows(values: pl.Series, ids: pl.Series) -> np.ndarray:

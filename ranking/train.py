@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from ranking.tabular import (
     check_columns,
     rationale_features,
 )
-from ranking.trained_facts import check_facts, current_ranker, how_to_train, keep_ranker, trained_on, unreadable
+from ranking.trained_facts import FACTS, check_facts, current_ranker, how_to_train, keep_ranker, trained_on, unreadable
 from ranking.training_frame import training_frame
 from reland_features.artifacts import content_id
 from reland_features.errors import ArtifactError, ConfigError, RelandError
@@ -111,17 +112,24 @@ def fit(features: TabularFeatures, frame: pl.DataFrame | pd.DataFrame, *, seed: 
     return Ranker(features, booster, facts)
 
 
-def train(project: RankingProject, service: str = RATIONALE_SERVICE) -> Ranker:
-    """Train the ranker that is served, on the users' last but one events.
+def train(project: RankingProject, service: str = RATIONALE_SERVICE, *, max_users: int | None = None) -> Ranker:
+    """Train the ranker that is served, on the last but one events of a uniform sample of the users.
+
+    Parameters
+    ----------
+    max_users : int, optional
+        Size of the sample, `evaluation.max_users` unless given; 0 is everyone.
 
     Raises
     ------
+    ConfigError
+        `max_users` is below 0.
     FeaturesError
         What Feast joins is of another pool than the project's, which the ranker would be recorded with.
     """
     settings = project.evaluation
     queries = ranking_queries(
-        project, TRAIN, candidates=settings.candidates, max_users=settings.max_users, seed=project.seed
+        project, TRAIN, candidates=settings.candidates, max_users=project.sample_size(max_users), seed=project.seed
     )
     store = open_store(project.repository)
     frame = training_frame(store, queries.frame, service)
@@ -195,6 +203,11 @@ def main(arguments: list[str] | None = None) -> int:
         default=RATIONALE_SERVICE,
         help="which features XGBoost reads",
     )
+    parser.add_argument(
+        "--max-users",
+        type=int,
+        help="sample of users that xgboost and masknet learn from, evaluation.max_users unless given; 0 is everyone",
+    )
     parser.add_argument("--device", default="cpu", help="of sasrec and masknet: cpu, cuda, cuda:1 or auto")
     options = parser.parse_args(arguments)
     try:
@@ -204,10 +217,13 @@ def main(arguments: list[str] | None = None) -> int:
             )
         project = RankingProject.open(options.project)
         if options.model == "xgboost":
-            print(save(train(project, options.service), project.models))
+            folder = save(train(project, options.service, max_users=options.max_users), project.models)
         else:  # torch is imported only where it is needed
             module = "ranking.ctr" if options.model == "masknet" else "ranking.sequential"
-            print(importlib.import_module(module).train(project, device=options.device))
+            sampled = {"max_users": options.max_users} if options.model == "masknet" else {}  # SASRec reads everyone
+            folder = importlib.import_module(module).train(project, device=options.device, **sampled)
+        print(f"trained on: {json.loads((folder / FACTS).read_text())['protocol']}", file=sys.stderr)
+        print(folder)
     except RelandError as error:
         print(error, file=sys.stderr)
         return 1

@@ -93,7 +93,7 @@ def assert_sasrec_parity(project: RankingProject, client, users: int) -> None:
     backbone = build("sasrec", split, saved.facts["options"], sides=sides)
     backbone.load_state_dict(saved.weights)
     with torch.inference_mode():
-        offline = backbone.eval().scorer("validation")(torch.arange(split.n_users)).numpy()
+        offline = backbone.eval().scorer("next")(torch.arange(split.n_users)).numpy()
     items = split.item_ids.to_list()
     for row, user in enumerate(split.user_ids[:users]):
         np.testing.assert_allclose(served_scores(client, user, items), offline[row], atol=1e-5, err_msg=user)
@@ -101,7 +101,7 @@ def assert_sasrec_parity(project: RankingProject, client, users: int) -> None:
     fused = backbone.user_side
     backbone.user_side = First()
     with torch.inference_mode():
-        unfused = backbone.scorer("validation")(torch.arange(split.n_users)).numpy()
+        unfused = backbone.scorer("next")(torch.arange(split.n_users)).numpy()
     backbone.user_side = fused
     moved = np.abs(unfused - offline).max(axis=1)
     assert (moved[features.rationales.has] > 1e-3).all(), "every rationale moves its user's scores"
@@ -269,7 +269,7 @@ def test_a_pool_published_since_is_masked_and_not_shown(small, tmp_path):
 
 def test_items_keep_the_scale_of_training_when_others_lose_their_text(small, clients, monkeypatch):
     split = Split.of(small)
-    own = split.items[split.offsets[0] : split.offsets[0] + split.training[0]]
+    own = split.items[split.offsets[0] : split.offsets[1]]
     kept = {*split.item_ids.gather(own), "i1", "i2", "i3"}
     gone = np.array([item not in kept for item in split.item_ids])
     assert gone.sum() > 20

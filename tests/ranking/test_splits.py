@@ -65,6 +65,12 @@ def test_the_marts_of_a_project_give_leave_one_out(project):
     assert np.array_equal(split.offsets[1:] - split.offsets[:-1], split.training + 2 * split.validation)
 
 
+def test_what_comes_next_follows_all_that_is_known_and_has_no_targets(split):
+    a, b = [("a", item) for item in "zxwvyq"], [("b", item) for item in "xywz"]
+    assert ids(split, split.history("next")) == [*a, *b, ("c", "y")]
+    assert ids(split, split.targets("next")) == []
+
+
 def test_without_held_out_events_the_error_says_what_to_set():
     with pytest.raises(TableError, match=r"evaluation\.holdout = 2"):
         Split.from_frames(frame(("a", "x")), frame())
