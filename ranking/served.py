@@ -7,7 +7,6 @@ unknown row of every field.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -90,10 +89,8 @@ class OnlineFeatures:
         """
         rows = [{key: each, **more} for each in ids]
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                definition = self.store.get_feature_service(service, allow_cache=True)
-                answer = self.store.get_online_features(features=definition, entity_rows=rows, full_feature_names=True)
+            definition = self.store.get_feature_service(service, allow_cache=True)
+            answer = self.store.get_online_features(features=definition, entity_rows=rows, full_feature_names=True)
         except Exception as error:
             raise FeatureStoreError(
                 "the online store cannot be read",
