@@ -23,8 +23,9 @@ from ranking.backbones.base import Backbone
 from ranking.compact_views import FeaturesError
 from ranking.device import chosen_device, kept_weights
 from ranking.experiments.dataset import BACKBONES, Dataset
-from ranking.experiments.inputs import load_split, open_project, sides_of, text_encoder_of
+from ranking.experiments.inputs import load_split, open_project, sides_of
 from ranking.experiments.machine import machine, versions
+from ranking.experiments.run_inputs import check_inputs, inputs_of
 from ranking.experiments.runs import LEVELS, Plan, Run, RunSpec
 from ranking.experiments.seed_subset import PoolFolder
 from ranking.experiments.variants import variant
@@ -98,15 +99,8 @@ class Runner:
                 got=spec.backbone,
                 expected=", ".join(BACKBONES.get(spec.task, ())),  # type: ignore[call-overload]
             )
-        chosen, project = variant(spec.variant), self.project(spec)
+        project = self.project(spec)
         spec = spec.canonical()
-        inputs = {"marts": project.marts.name}
-        if chosen.reads_pool:
-            inputs["features_run"] = project.features_run
-        elif chosen.item_text:
-            inputs["text_encoder"] = text_encoder_of(project)
-        if spec.keep_last is not None:
-            inputs["masked"] = "whole histories"  # runs from before it was so, only what the cut left, keep other ids
         hyperparameters = self.dataset.hyperparameters(
             spec.task,
             spec.backbone,
@@ -115,7 +109,7 @@ class Runner:
             overrides=dict(spec.overrides),
         )
         check_options(spec.backbone, hyperparameters.options)
-        return Plan(spec, hyperparameters, inputs, project.root)
+        return Plan(spec, hyperparameters, inputs_of(spec, project), project.root)
 
     def path(self, plan: Plan) -> Path:
         """Return where a run's file is, or will be."""
@@ -140,10 +134,16 @@ class Runner:
         return {spec: runs[plan.id] for spec, plan in plans.items()}
 
     def execute(self, plan: Plan) -> tuple[Run, Backbone]:
-        """Train and measure, and keep the result; return it with the trained backbone."""
+        """Train and measure, and keep the result; return it with the trained backbone.
+
+        Raises
+        ------
+        ConfigError
+            The project has published other features since the plan was made.
+        """
+        backbone = self.untrained(plan)
         spec, project = plan.spec, open_project(plan.project)
         pool = PoolFolder.of(project).facts() if variant(spec.variant).reads_pool else None
-        backbone = self.untrained(plan)
         fitted = (
             fit(backbone, plan.hyperparameters.fit, seed=spec.seed, state_file=self._state(plan))
             if any(weights.requires_grad for weights in backbone.parameters())
@@ -204,9 +204,11 @@ class Runner:
         return backbone.eval()
 
     def untrained(self, plan: Plan) -> Backbone:
-        """Build a run's backbone with its features."""
+        """Build a run's backbone with its features; raise `ConfigError` where they are no longer those of the plan."""
         spec, root = plan.spec, plan.project
+        check_inputs(plan)
         split, sides = load_split(root), sides_of(root, spec)
+        check_inputs(plan)  # again: others may have been published while these were read
         cut = split if spec.keep_last is None else split.keep_last(spec.keep_last)
         backbone = build(spec.backbone, cut, plan.hyperparameters.options, sides=sides, seed=spec.seed)
         return backbone.to(chosen_device(self.device))

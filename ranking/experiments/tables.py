@@ -12,6 +12,7 @@ from ranking.experiments.dataset import Dataset
 from ranking.experiments.runs import CONVENTIONS, Run
 from ranking.experiments.statistics import compare
 from ranking.experiments.variants import variant
+from reland_features.errors import ArtifactError
 
 METRICS = ("hr", "ndcg")
 _DIFFERENCES = {
@@ -86,6 +87,11 @@ def differences(groups: Sequence[Group]) -> pl.DataFrame:
     """Return every variant against its base and its controls, within each setting, over shared seeds.
 
     A row's `role` says whether the other variant is the ``base`` or a ``control``.
+
+    Raises
+    ------
+    ArtifactError
+        Two runs that are to be compared measured other users.
     """
     found = {(group.setting, group.variant): group for group in groups}
     rows = []
@@ -97,6 +103,7 @@ def differences(groups: Sequence[Group]) -> pl.DataFrame:
             seeds = sorted({run.seed for run in group.runs} & {run.seed for run in other.runs}) if other else []
             if not other or not seeds:
                 continue
+            _check_same_users(group, other)
             for metric in METRICS:
                 for convention in CONVENTIONS:
                     result = compare(group.values(metric, convention, seeds), other.values(metric, convention, seeds))
@@ -188,6 +195,20 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1
     """Return a markdown table; the first `left` columns are aligned left, the others right."""
     rule = ["---" if column < left else "---:" for column in range(len(header))]
     return "\n".join("| " + " | ".join(line) + " |" for line in (header, rule, *rows))
+
+
+def _check_same_users(first: Group, second: Group) -> None:
+    """Raise `ArtifactError` where a row of one run is another user than the same row of another run."""
+    users, *others = [run.users for group in (first, second) for run in group.runs]
+    other = next((other for other in others if not np.array_equal(users, other)), None)
+    if other is not None:
+        raise ArtifactError(
+            "runs of other users cannot be compared user by user",
+            where=f"{first.setting}: {first.variant} against {second.variant}",
+            got=f"{len(users):,} and {len(other):,} users, {len(np.intersect1d(users, other)):,} of them the same",
+            expected="the same users in every run",
+            hint="delete those of these runs that were made on other data, and run the command again",
+        )
 
 
 def _mean(row: Mapping[str, float | None]) -> str:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 from made_up import made_up
 
 from ranking.experiments.dataset import Dataset
 from ranking.experiments.tables import Group, differences, differences_table, figures, figures_table, verdicts
+from reland_features.errors import ArtifactError
 
 BASE, BETTER = [0.5, 0.0, 0.5, 0.0], [1.0, 0.5, 1.0, 0.5]
 
@@ -75,6 +79,21 @@ def test_only_seeds_that_both_have_are_compared():
     frame = differences([base, items])
     row = frame.filter((frame["metric"] == "ndcg") & (frame["convention"] == "masked")).row(0, named=True)
     assert (row["value"], row["seeds"]) == (-0.25, 1)
+
+
+@pytest.mark.parametrize(("of_items", "of_seed_1"), [([0, 2], [0, 1]), ([0, 1], [0, 2])])
+def test_runs_of_other_users_are_not_paired(of_items, of_seed_1):
+    def run(users, seed=0):
+        return replace(made_up([0.5, 0.0], seed=seed), users=np.array(users, dtype=np.uint32))
+
+    groups = [
+        Group("sasrec", "id", (run([0, 1]), run(of_seed_1, seed=1))),
+        Group("sasrec", "f_item", (run(of_items), run([0, 1], seed=1))),
+    ]
+    with pytest.raises(ArtifactError) as raised:
+        differences(groups)
+    assert raised.value.where == "sasrec: f_item against id"
+    assert raised.value.got == "2 and 2 users, 1 of them the same"
 
 
 def test_nothing_to_compare_is_an_empty_table():
