@@ -118,6 +118,8 @@ class Runner:
     def run_all(self, specs: Sequence[RunSpec]) -> dict[RunSpec, Run]:
         """Return the run of every spec; finished ones are read, the others are trained and kept one by one.
 
+        What another command finishes while this one is at work is read, too.
+
         Raises
         ------
         RelandError
@@ -179,6 +181,11 @@ class Runner:
         self._state(plan).unlink(missing_ok=True)
         return run, backbone
 
+    def run(self, plan: Plan) -> Run:
+        """Return a plan's run: read where it is there, as another command may have been faster, or else trained."""
+        path = self.path(plan)
+        return Run.read(path) if path.is_file() else self.execute(plan)[0]
+
     def trained(self, spec: RunSpec) -> Backbone:
         """Return a trained backbone: from its weights, or by repeating the run where they are gone.
 
@@ -230,7 +237,7 @@ class Runner:
     def _execute_all(self, plans: Sequence[Plan]) -> Iterator[tuple[Plan, Run]]:
         if self.jobs == 1:
             for plan in plans:
-                yield plan, self.execute(plan)[0]
+                yield plan, self.run(plan)
             return
         # Spawned, not forked: torch's threads do not survive a fork.
         context = multiprocessing.get_context("spawn")
@@ -238,7 +245,7 @@ class Runner:
             self.jobs, mp_context=context, initializer=_share_cores, initargs=(self.jobs,)
         ) as pool:
             try:
-                yield from zip(plans, pool.map(_execute, [self] * len(plans), plans), strict=True)
+                yield from zip(plans, pool.map(self.run, plans), strict=True)
             except BrokenProcessPool as error:
                 raise RelandError(
                     "the process of a run was killed",
@@ -261,10 +268,6 @@ class Runner:
         torch.save(kept_weights(backbone), temporary)
         sync(temporary)
         temporary.replace(path)
-
-
-def _execute(runner: Runner, plan: Plan) -> Run:
-    return runner.execute(plan)[0]
 
 
 def _check_comparable(plans: Iterable[Plan]) -> None:

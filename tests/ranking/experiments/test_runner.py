@@ -76,3 +76,19 @@ def test_a_run_that_reads_none_of_the_features_goes_on_where_others_are_publishe
     publish_anew(own)
     runner.execute(plan)
     assert list(own.raw()) == [f"{plan.id}.parquet"]
+
+
+def test_a_run_that_another_command_finished_meanwhile_is_read_and_not_trained_again(own, monkeypatch):
+    specs = [dataclasses.replace(ID_ONLY, seed=seed) for seed in range(3)]
+    execute, trained = Runner.execute, []
+
+    def beside_another_command(runner, plan):
+        trained.append(plan.spec.seed)
+        if plan.spec.seed == 0:
+            execute(runner, runner.plan(specs[1]))
+        return execute(runner, plan)
+
+    monkeypatch.setattr(Runner, "execute", beside_another_command)
+    runs = runner_of(own).run_all(specs)
+    assert trained == [0, 2]
+    assert [runs[spec].seed for spec in specs] == [0, 1, 2]
