@@ -58,6 +58,34 @@ def test_another_file_is_no_run(tmp_path):
             Run.read(tmp_path / f"{name}.parquet")
 
 
+def test_a_damaged_file_is_one_error_that_says_which_to_delete(tmp_path):
+    path = tmp_path / "a.parquet"
+    made_up(np.linspace(0, 1, 500).tolist()).write(path)
+    whole, group = path.read_bytes(), pq.ParquetFile(path).metadata.row_group(0)
+    damaged = [whole[:-20], whole[: len(whole) // 2]]
+    for column in (group.column(n) for n in range(group.num_columns)):
+        last = (column.dictionary_page_offset or column.data_page_offset) + column.total_compressed_size - 1
+        damaged.append(whole[:last] + bytes([whole[last] ^ 1]) + whole[last + 1 :])
+    for content in damaged:
+        path.write_bytes(content)
+        with pytest.raises(ArtifactError, match="damaged") as raised:
+            Run.read(path)
+        assert raised.value.where == str(path)
+        assert f"delete it and run again: rm {path}" in raised.value.hint
+
+
+def test_a_file_from_before_pages_had_checksums_is_read(tmp_path):
+    run = made_up([0.25, 0.0, 1.0])
+    run.write(tmp_path / "a.parquet")
+    pq.write_table(pq.read_table(tmp_path / "a.parquet"), tmp_path / "older.parquet", compression="zstd")
+    np.testing.assert_array_equal(Run.read(tmp_path / "older.parquet").ndcg["masked"], run.ndcg["masked"])
+
+
+def test_a_file_that_is_gone_is_not_said_to_be_damaged(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"gone\.parquet"):
+        Run.read(tmp_path / "gone.parquet")
+
+
 def test_a_level_keeps_its_users_alone():
     kept = made_up([0.25, 0.5, 1.0], level=[1, 4, 4]).of_level("L4")
     assert kept.users.tolist() == [1, 2]
