@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 
 from ranking.device import CPU, device_of, generator_state, kept_weights, on_device, set_generator_state
-from reland_features.artifacts import sync
+from reland_features.artifacts import whole_file
 from reland_features.errors import ArtifactError
 
 _PARTS = {"state", "model", "optimizer", "torch_generator", "numpy_generator"}
@@ -85,21 +84,17 @@ class TrainingState:
         """
         own = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "curve"}
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # another process may be at the same training
-        torch.save(
-            {
-                "state": own | {"curve": [asdict(point) for point in self.curve]},
-                "model": on_device(dict(model.state_dict()), CPU),
-                "optimizer": on_device(optimizer.state_dict(), CPU),
-                "torch_generator": torch.get_rng_state(),
-                "device_generator": generator_state(device_of(model)),
-                "numpy_generator": generator.bit_generator.state,
-                "decided_by": dict(decided_by),
-            },
-            temporary,
-        )
-        sync(temporary)
-        temporary.replace(path)
+        state = {
+            "state": own | {"curve": [asdict(point) for point in self.curve]},
+            "model": on_device(dict(model.state_dict()), CPU),
+            "optimizer": on_device(optimizer.state_dict(), CPU),
+            "torch_generator": torch.get_rng_state(),
+            "device_generator": generator_state(device_of(model)),
+            "numpy_generator": generator.bit_generator.state,
+            "decided_by": dict(decided_by),
+        }
+        with whole_file(path) as temporary:
+            torch.save(state, temporary)
 
     @classmethod
     def resume(

@@ -65,4 +65,4 @@ def _draw(path: Path, paint: Callable[[Any], None], *, panels: int, height: floa
         figure = Figure(figsize=(4.5 * panels + 1.5, height), layout="constrained")
         paint(list(figure.subplots(1, panels, squeeze=False)[0]))
         # Without the software's version the same runs give the same bytes.
-        figure.savefig(path, dpi=130, metadata={"Software": None})
+        figure.savefig(path, format="png", dpi=130, metadata={"Software": None})

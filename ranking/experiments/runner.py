@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import multiprocessing
-import os
 import shlex
 import sys
 import time
@@ -32,7 +31,7 @@ from ranking.experiments.variants import variant
 from ranking.fitting import Fit, evaluate, fit
 from ranking.project import RankingProject
 from ranking.splits import Part, Split
-from reland_features.artifacts import sync
+from reland_features.artifacts import whole_file
 from reland_features.errors import ArtifactError, CheckError, ConfigError, RelandError
 
 
@@ -264,10 +263,8 @@ class Runner:
     def _save(self, backbone: Backbone, plan: Plan) -> None:
         path = self._weights(plan)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")  # another command may be at the same run
-        torch.save(kept_weights(backbone), temporary)
-        sync(temporary)
-        temporary.replace(path)
+        with whole_file(path) as temporary:
+            torch.save(kept_weights(backbone), temporary)
 
 
 def _check_comparable(plans: Iterable[Plan]) -> None:

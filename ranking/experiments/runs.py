@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ import pyarrow.parquet as pq
 
 from ranking.experiments.dataset import Hyperparameters
 from ranking.experiments.variants import variant
-from reland_features.artifacts import content_id, sync
+from reland_features.artifacts import content_id, whole_file
 from reland_features.errors import ArtifactError, ConfigError
 
 _KEY = b"reland_run"
@@ -184,19 +183,17 @@ class Run:
             }
         ).replace_schema_metadata({_KEY: json.dumps(self.facts)})
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        pq.write_table(
-            table,
-            temporary,
-            compression="zstd",
-            compression_level=19,
-            use_dictionary=[name for name in table.column_names if name != "user"],
-            column_encoding={"user": "DELTA_BINARY_PACKED"},
-            write_statistics=False,
-            write_page_checksum=True,
-        )
-        sync(temporary)
-        temporary.replace(path)
+        with whole_file(path) as temporary:
+            pq.write_table(
+                table,
+                temporary,
+                compression="zstd",
+                compression_level=19,
+                use_dictionary=[name for name in table.column_names if name != "user"],
+                column_encoding={"user": "DELTA_BINARY_PACKED"},
+                write_statistics=False,
+                write_page_checksum=True,
+            )
 
     @classmethod
     def read(cls, path: Path) -> Run:

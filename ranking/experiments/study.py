@@ -22,7 +22,7 @@ from ranking.experiments.runs import Run, RunSpec
 from ranking.experiments.tables import Group, markdown
 from ranking.experiments.trials import tuned
 from ranking.experiments.variants import variant
-from reland_features.artifacts import sync, write_atomically
+from reland_features.artifacts import whole_file, write_atomically
 from reland_features.errors import ConfigError
 
 CUT = (
@@ -160,10 +160,11 @@ class Study:
         folder = self.runner.results
         folder.mkdir(parents=True, exist_ok=True)
         data, image, text = (folder / f"{self.name}.{suffix}" for suffix in ("parquet", "png", "md"))
-        _replace(data, f"{data.name}.tmp", lambda path: frame.write_parquet(path, compression="zstd"))
+        with whole_file(data) as path:
+            frame.write_parquet(path, compression="zstd")
         if draw:
-            # The ending of its name is the format of a figure; `summary` reads whatever ends in .parquet.
-            _replace(image, f"{image.stem}.tmp.png", draw)
+            with whole_file(image) as path:
+                draw(path)
         machines = sorted({run.facts["machine"] for group in groups for run in group.runs})
         title += f", users cut to their last {self.options.cut}" if self.options.cut else ""
         lines = [f"# {title}", "", f"`{self.command}`", "", f"Machine: {'; '.join(machines)}", ""]
@@ -185,17 +186,6 @@ class Study:
             lines += [f"![{title}]({image.name})", ""]
         write_atomically(text, "\n".join(lines).rstrip() + "\n")
         return [data, *([image] if draw else []), text]
-
-
-def _replace(path: Path, temporary_name: str, write: Callable[[Path], None]) -> None:
-    """Write a file under another name in its folder, and rename it; an error leaves what was there."""
-    temporary = path.with_name(temporary_name)
-    try:
-        write(temporary)
-        sync(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _hyperparameters(groups: Sequence[Group], trials: int) -> str:
