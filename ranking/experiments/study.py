@@ -31,7 +31,6 @@ CUT = (
     "leaves out all that a user has seen, before the cut too: it can be no answer, and whatever knows a user's past "
     "would be led to it."
 )
-WITHOUT_SEEDS = "without_seeds"
 _MEASURED = (
     "Measured on the {kept} of {all} users ({task}) who are no seeds themselves: a rationale was written about another "
     "user's events, and whatever its writer read of those, it read none of a measured user's own."
@@ -72,13 +71,19 @@ class Study:
             raise ConfigError("--suffix is part of a file's name", got=options.suffix, expected="letters, digits, _")
         if (cut := options.cut) is not None and cut < 1:
             raise ConfigError("--keep-last takes a count", got=cut, expected="10")
+        if len(f"{options.note}.".splitlines()) > 1:
+            raise ConfigError(
+                "--note is one line, as the command is that the page shows",
+                got=repr(options.note),
+                expected="as many sentences as there are, one after the other",
+            )
         if options.trials is not None and options.trials < 1:
             raise ConfigError("--trials is at least 1", got=options.trials, hint="leave it out to search nothing")
         settings = [
             "quick" if options.quick else "",
             f"last{cut}" if cut else "",
             f"trials{options.trials}" if options.trials else "",
-            WITHOUT_SEEDS if options.without_seeds else "",
+            "without_seeds" if options.without_seeds else "",
             options.suffix,
         ]
         parts = [experiment, dataset.name, options.source, *settings]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isnan
@@ -12,7 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from ranking.experiments import tables
-from ranking.experiments.study import WITHOUT_SEEDS
+from ranking.experiments.pages import Page
 from ranking.experiments.table2 import READING
 from ranking.experiments.variants import variant
 from reland_features.artifacts import write_atomically
@@ -75,7 +74,7 @@ def summarise(options: argparse.Namespace) -> list[Path]:
     """
     found: dict[Row, str] = {}
     for path in sorted(options.results.glob("*.parquet")):
-        for row in rows_of(path):
+        for row in rows_of(Page(path)):
             found.setdefault(row, path.stem)
     if not found:
         raise ArtifactError(
@@ -100,7 +99,7 @@ def summarise(options: argparse.Namespace) -> list[Path]:
     return [path]
 
 
-def rows_of(path: Path) -> list[Row]:
+def rows_of(page: Page) -> list[Row]:
     """Return a row for each variant of a page whose base and controls stand beside it; none for a quick page.
 
     Raises
@@ -108,14 +107,11 @@ def rows_of(path: Path) -> list[Row]:
     ArtifactError
         The file cannot be read.
     """
-    if path.stem.startswith("segments_"):  # of parts of another page's users
+    if page.name.startswith("segments_"):  # of parts of another page's users
         return []
-    frame = _read(path)
-    if "against" not in frame.columns or frame["quick"].any():
+    if "against" not in page.frame.columns or page.is_quick or page.is_without_seeds:
         return []
-    if any(word == f"--{WITHOUT_SEEDS.replace('_', '-')}" for word in shlex.split(_command_of(path))):
-        return []
-    frame = frame.filter((pl.col("metric") == "ndcg") & (pl.col("convention") == "masked"))
+    frame = page.frame.filter((pl.col("metric") == "ndcg") & (pl.col("convention") == "masked"))
     differences = frame.filter(pl.col("against").is_not_null())
     measured = frame.filter(pl.col("mean").is_not_null())
     means = {(row["setting"], row["variant"]): row["mean"] for row in measured.iter_rows(named=True)}
@@ -154,26 +150,3 @@ def table(found: Mapping[Row, str]) -> str:
         for row, page in found.items()
     ]
     return tables.markdown(header, lines, left=3)
-
-
-def _read(path: Path) -> pl.DataFrame:
-    try:
-        return pl.read_parquet(path)
-    except pl.exceptions.PolarsError as error:
-        raise ArtifactError(
-            "the parquet of a page cannot be read",
-            where=str(path),
-            got=error,
-            expected="a whole file, as its experiment writes it",
-            hint=f"{_command_of(path)}, which reads the runs that are there and writes the page anew",
-        ) from error
-
-
-def _command_of(path: Path) -> str:
-    """Return what makes a page: the line that its markdown shows or, without one, the beginning of it."""
-    page = path.with_suffix(".md")
-    lines = page.read_text().splitlines() if page.is_file() else []
-    shown = (line.strip("`") for line in lines if line.startswith("`python -m ranking.experiments "))
-    experiment, _, rest = path.stem.partition("_")
-    dataset = rest.partition("_")[0] or "NAME"
-    return next(shown, f"python -m ranking.experiments {experiment} --dataset {dataset}")

@@ -78,6 +78,7 @@ def figures(groups: Sequence[Group], dataset: Dataset | None = None) -> pl.DataF
                         "epochs": float(np.mean([run.facts["epochs"] for run in group.runs])),
                         "seconds": float(np.mean([run.facts["training_seconds"] for run in group.runs])),
                         "quick": bool(spec["quick"]),
+                        "without_seeds": "left_out" in group.runs[0].facts,
                     }
                 )
     return pl.DataFrame(rows, infer_schema_length=None).with_columns(pl.col("sd", "paper").cast(pl.Float64))

@@ -137,6 +137,21 @@ def test_a_suffix_makes_a_second_table_and_a_note_stands_above_it(measured):
     assert measured.run(*TABLE2, "--suffix", "../up") == 1
 
 
+@pytest.mark.parametrize("note", ["One line.\nAnother.", "One line.\n", "One line.\u2028Another."])
+def test_a_note_of_several_lines_is_refused(measured, capsys, note):
+    assert measured.run(*TABLE2, "--suffix", "noted", "--note", note) == 1
+    assert "--note is one line" in capsys.readouterr().err
+    assert not (measured.results / "table2_made-up_noted.md").exists()
+
+
+def test_a_page_says_in_its_parquet_that_seeds_were_left_out(measured):
+    assert measured.run(*TABLE2, "--suffix", "told") == 0
+    assert measured.run(*TABLE2, "--suffix", "told", "--without-seeds") == 0
+    for name, said in (("table2_made-up_told", False), ("table2_made-up_without_seeds_told", True)):
+        frame = pl.read_parquet(measured.results / f"{name}.parquet")
+        assert set(frame.filter(pl.col("against").is_null())["without_seeds"]) == {said}
+
+
 def test_the_summary_has_each_comparison_once_and_no_quick_page(measured, capsys):
     for more in ("", "again"):
         assert measured.run(*TABLE2, "--suffix", more) == 0
