@@ -2,17 +2,45 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
+from ranking.experiments.variants import variant
 from reland_features.errors import ArtifactError
 
 _COMMAND = re.compile(r"^`(python -m ranking\.experiments .+?)`$", re.MULTILINE | re.DOTALL)
+_SETTING = re.compile(r"(?P<backbone>\w+)(, last (?P<cut>\d+))?(?P<more>.*)")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a comparison is about, whatever its random seeds: two that are equal here are one comparison.
+
+    Parameters
+    ----------
+    dataset, source, backbone, variant : str
+        As in `RunSpec`; `source` is empty where the variant reads no rationales.
+    keep_last : int, optional
+        To how many interactions users are cut.
+    more : str
+        Whatever else sets it apart: fewer seed users, hyperparameters that were searched.
+    """
+
+    dataset: str
+    source: str
+    backbone: str
+    variant: str
+    keep_last: int | None
+    more: str
 
 
 @dataclass(frozen=True)
@@ -72,7 +100,51 @@ class Page:
             return bool(self.frame["without_seeds"].any())
         return "--without-seeds" in self._words
 
-    @property
+    def compared(self, setting: str, name: str, others: Iterable[str]) -> Compared:
+        """Say what a variant's comparison is about.
+
+        Of a page from before the specs of its runs were a column, the command and the setting say it. One that shows
+        no command is a data set of its own, so that nothing of it is taken for a part of another page.
+
+        Parameters
+        ----------
+        others : iterable of str
+            The variants that it is compared with.
+        """
+        if spec := self._specs.get((setting, name)):
+            overrides = [self._specs[setting, each]["overrides"] for each in (name, *others)]
+            more = [f", {spec['seed_users']:.0%} of the seeds"] if spec["seed_users"] != 1 else []
+            more += [f", {json.dumps(overrides)}"] if any(overrides) else []
+            return Compared(spec["dataset"], spec["source"], spec["backbone"], name, spec["keep_last"], "".join(more))
+        found = _SETTING.fullmatch(setting)
+        dataset, cut, trials = (self._option(option) for option in ("--dataset", "--keep-last", "--trials"))
+        if found and found["cut"]:
+            cut = found["cut"]
+        return Compared(
+            dataset=(Path(dataset).stem if dataset.endswith(".toml") else dataset) or self.name,
+            source=self._option("--source") if variant(name).reads_pool else "",
+            backbone=found["backbone"] if found else setting,
+            variant=name,
+            keep_last=int(cut) if cut.isdigit() else None,
+            more=(found["more"] if found else "") + (f", {trials} trials" if trials else ""),
+        )
+
+    @cached_property
+    def _specs(self) -> dict[tuple[str, str], dict[str, Any]]:
+        if "spec" not in self.frame.columns:
+            return {}
+        rows = self.frame.filter(pl.col("spec").is_not_null()).select("setting", "variant", "spec")
+        return {(setting, name): json.loads(spec) for setting, name, spec in rows.unique().iter_rows()}
+
+    def _option(self, name: str) -> str:
+        """Return what the command gives an option; empty where it does not."""
+        for word, following in pairwise([*self._words, ""]):
+            option, equals, value = word.partition("=")
+            if option == name:
+                return value if equals else following
+        return ""
+
+    @cached_property
     def _words(self) -> list[str]:
         try:
             return shlex.split(self.shown)

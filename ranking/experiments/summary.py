@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import isnan
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from ranking.experiments import tables
-from ranking.experiments.pages import Page
+from ranking.experiments.pages import Compared, Page
 from ranking.experiments.table2 import READING
 from ranking.experiments.variants import variant
 from reland_features.artifacts import write_atomically
@@ -21,7 +21,8 @@ SUMMARY = "one table of all comparisons of a backbone with both controls, from t
 _NAME = "summary"
 _NOT_HERE = (
     "Nothing is corrected for the number of comparisons: of so many, some lie above 0 by chance, and there were more "
-    "looks than rows. Not here are activity levels, unmasked ranking, HR@10, the users who inherit another's text "
+    "looks than rows. Of what several pages compare, the row with the most random seeds stands here. "
+    "Not here are activity levels, unmasked ranking, HR@10, the users who inherit another's text "
     "(`--without-seeds`), quick pages, and whatever is no backbone (MaskNet, XGBoost)."
 )
 
@@ -30,13 +31,15 @@ _NOT_HERE = (
 class Row:
     """A variant beside its base and both controls.
 
-    Two rows are equal where all but `setting` is: the same runs stand under "sasrec", "sasrec, last 10" and
+    Two rows are equal where all is but how they are called: the same runs stand under "sasrec", "sasrec, last 10" and
     "sasrec, 604 seeds", and are one comparison.
 
     Parameters
     ----------
-    setting : str
-        What the page calls it.
+    page, setting : str
+        Where it stands, and what it is called there.
+    compared : Compared
+        What is compared, whatever the random seeds.
     without, having : float
         Mean of the base and of the variant.
     base, shuffled, constant : tuple of float
@@ -47,7 +50,9 @@ class Row:
         Two-sided p of the paired t-test over seeds, of the three differences; None with one seed.
     """
 
+    page: str = field(compare=False)
     setting: str = field(compare=False)
+    compared: Compared = field(compare=False)
     variant: str
     without: float
     having: float
@@ -72,10 +77,7 @@ def summarise(options: argparse.Namespace) -> list[Path]:
     ArtifactError
         No page has a difference in it, or a page's parquet cannot be read.
     """
-    found: dict[Row, str] = {}
-    for path in sorted(options.results.glob("*.parquet")):
-        for row in rows_of(Page(path)):
-            found.setdefault(row, path.stem)
+    found = one_each(row for path in sorted(options.results.glob("*.parquet")) for row in rows_of(Page(path)))
     if not found:
         raise ArtifactError(
             "there are no results to sum up",
@@ -83,8 +85,12 @@ def summarise(options: argparse.Namespace) -> list[Path]:
             expected="the parquet of a table2, table3, ablation, seeds or where",
             hint="python -m ranking.experiments table2 --dataset beauty",
         )
-    gains = sum(row.verdict.startswith("gain") for row in found)
-    count = f"{len(found)} comparison{'s' * (len(found) != 1)} with both controls, {gains} gain{'s' * (gains != 1)}."
+    gains = [row for row in found if row.verdict.startswith("gain")]
+    alone = sum(row.seeds == 1 for row in gains)
+    count = (
+        f"{len(found)} comparison{'s' * (len(found) != 1)} with both controls, {len(gains)} "
+        f"gain{'s' * (len(gains) != 1)}, {alone} of them with one random seed only."
+    )
     text = "\n\n".join(
         [
             "# Comparisons of a backbone with both controls",
@@ -127,17 +133,32 @@ def rows_of(page: Page) -> list[Row]:
         p_seeds = tuple(None if isnan(other["p_seeds"]) else other["p_seeds"] for other in others)
         seeds = min(row["seeds"] for row in against.values())
         without, having = means[setting, chosen.base], means[setting, name]
-        rows.append(Row(setting, name, without, having, base, shuffled, constant, seeds, p_seeds, verdict))
+        compared = page.compared(setting, name, (chosen.base, *chosen.controls))
+        figures = (without, having, base, shuffled, constant, seeds, p_seeds, verdict)
+        rows.append(Row(page.name, setting, compared, name, *figures))
     return rows
 
 
-def table(found: Mapping[Row, str]) -> str:
+def one_each(rows: Iterable[Row]) -> list[Row]:
+    """Keep one row of each comparison: that with the most random seeds, and of equal ones the first.
+
+    The runs of a page with one seed are among those of a page with five: to count both would be to count them twice.
+    """
+    rows, called, kept = list(rows), dict[Row, Compared](), dict[Compared, Row]()
+    for row in rows:
+        compared = called.setdefault(row, row.compared)  # the same runs, under another name
+        if compared not in kept or row.seeds > kept[compared].seeds:
+            kept[compared] = row
+    return sorted(kept.values(), key=rows.index)
+
+
+def table(found: Sequence[Row]) -> str:
     """Lay the rows out, each with its page."""
     differences = ["− without", "− shuffled", "− constant"]
     header = ["page", "", "variant", "without", "with", *differences, "seeds", "p over seeds of the three", "gain?"]
     lines = [
         [
-            f"[{page}]({page}.md)",
+            f"[{row.page}]({row.page}.md)",
             row.setting,
             variant(row.variant).label,
             f"{row.without:.4f}",
@@ -147,6 +168,6 @@ def table(found: Mapping[Row, str]) -> str:
             ", ".join(tables.p_value(p) for p in row.p_seeds) if row.seeds > 1 else "–",
             row.verdict,
         ]
-        for row, page in found.items()
+        for row in found
     ]
     return tables.markdown(header, lines, left=3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
@@ -79,6 +80,7 @@ def figures(groups: Sequence[Group], dataset: Dataset | None = None) -> pl.DataF
                         "seconds": float(np.mean([run.facts["training_seconds"] for run in group.runs])),
                         "quick": bool(spec["quick"]),
                         "without_seeds": "left_out" in group.runs[0].facts,
+                        "spec": json.dumps({key: value for key, value in spec.items() if key != "seed"}),
                     }
                 )
     return pl.DataFrame(rows, infer_schema_length=None).with_columns(pl.col("sd", "paper").cast(pl.Float64))
