@@ -85,7 +85,8 @@ def combinations(space: Mapping[str, Sequence[Any]], count: int, seed: int = 0) 
 
 
 def _trials(runner: Runner, spec: RunSpec, count: int) -> list[RunSpec]:
-    space = runner.dataset.search_space(spec.task, spec.backbone)
+    cut = spec.keep_last is not None
+    space = runner.dataset.search_space(spec.task, spec.backbone, cut=cut, quick=spec.quick)
     if not space or count < 1:
         raise ConfigError(
             "there is nothing to search",

@@ -360,6 +360,16 @@ def test_search_prints_the_best_by_validation_as_toml_and_never_ranks_the_test_p
     assert "4 finished before, 0 to do" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("more", "epochs"), [(("--keep-last", "2"), 2), (("--quick",), 1)])
+def test_a_search_of_cut_or_quick_trainings_does_not_shorten_them(world, more, epochs):
+    file = world.folder / "made-up.toml"
+    lists = 'search = { "fit.learning_rate" = [0.05, 0.01], "fit.max_epochs" = [1, 2, 3] }'
+    file.write_text(re.sub(r"search = .*", lists, file.read_text()))
+    assert world.run("search", "--backbone", "lightgcn", *more) == 0
+    runs = [Run.read(path).facts for path in (world.projects / "searches").rglob("*.parquet")]
+    assert [facts["hyperparameters"]["fit"]["max_epochs"] for facts in runs] == [epochs] * 2
+
+
 def test_trials_give_each_variant_the_best_of_the_same_combinations(world, capsys):
     assert world.run(*TABLE2, "--trials", "4") == 0
     searched = [Run.read(path).facts for path in (world.projects / "searches").rglob("*.parquet")]
