@@ -118,7 +118,7 @@ def rows_of(page: Page) -> list[Row]:
     if "against" not in page.frame.columns or page.is_quick or page.is_without_seeds:
         return []
     frame = page.frame.filter((pl.col("metric") == "ndcg") & (pl.col("convention") == "masked"))
-    differences = frame.filter(pl.col("against").is_not_null())
+    differences = frame.filter(pl.col("role").is_in(["base", "control"]))
     measured = frame.filter(pl.col("mean").is_not_null())
     means = {(row["setting"], row["variant"]): row["mean"] for row in measured.iter_rows(named=True)}
     rows = []
