@@ -9,6 +9,7 @@ import numpy as np
 
 from ranking.backbones.base import Sides
 from ranking.compact_views import read_view
+from ranking.experiments.published_match import features_artifact
 from ranking.experiments.runs import RunSpec
 from ranking.experiments.seed_subset import PoolFolder, subset_rationales
 from ranking.experiments.variants import variant
@@ -19,9 +20,8 @@ from ranking.project import RankingProject
 from ranking.rationales import Rationales
 from ranking.sides import FeatureSides
 from ranking.splits import Split
-from reland_features.artifacts import ArtifactStore
 from reland_features.columns import USER_SEED_MATCH
-from reland_features.errors import ArtifactError, ConfigError
+from reland_features.errors import ConfigError
 from reland_features.feature_store import open_store
 
 
@@ -50,16 +50,7 @@ def text_encoder_of(project: RankingProject) -> str:
     ArtifactError
         The folder of the feature run is gone.
     """
-    store = ArtifactStore(project.root / ".reland" / "artifacts")
-    features = store.find("features", project.features_run)
-    if features is None:
-        raise ArtifactError(
-            "the folder of the published feature run is not there",
-            where=str(store.root / "features"),
-            expected=project.features_run,
-            hint="reland run",
-        )
-    return str(features.manifest["config"]["text_encoder_id"])
+    return str(features_artifact(project).manifest["config"]["text_encoder_id"])
 
 
 def sides_of(root: Path, spec: RunSpec) -> Sides | None:
