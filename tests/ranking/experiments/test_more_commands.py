@@ -82,6 +82,48 @@ def test_the_command_of_a_part_that_was_not_run_can_be_typed_and_names_no_folder
     assert "`python -m ranking.experiments prepare " in world.text("ablation_made-up")
 
 
+def test_ablation_tests_the_whole_against_each_part(world, untrained, prepared):
+    projects = world.projects / "made-up"
+    projects.unlink()
+    projects.mkdir()
+    for source in ("", "-direct", "-random"):
+        (projects / f"sequential{source}").symlink_to(prepared.projects / "made-up" / "sequential")
+    assert world.run("ablation", "--backbones", "sasrec") == 0
+    page = world.text("ablation_made-up")
+    shown = page[page.index("## The whole minus") : page.index("## Differences in NDCG@10")].splitlines()
+    rows = [line.strip("| ").split(" | ") for line in shown if line.startswith("| sasrec")]
+    labels = [
+        "sasrec w/o recommendation-oriented prompting: + ReLand",
+        "sasrec w/o adaptive sampling: + ReLand",
+        "ReLand w/o f_item",
+    ]
+    assert [row[1:4] for row in rows] == [["+ ReLand", label, c] for c in ("masked", "unmasked") for label in labels]
+    assert all("[" in row[4] and row[6] and row[7] for row in rows)
+
+
+def test_table3_tests_reland_against_the_other_methods(world, untrained):
+    assert world.run("table3", "--backbones", "sasrec") == 0
+    frame = pl.read_parquet(world.results / "table3_made-up.parquet").filter(pl.col("role") == "method")
+    assert frame.select("variant", "against").unique(maintain_order=True).rows() == [
+        ("reland", "kar"),
+        ("reland", "slim"),
+    ]
+    assert "| sasrec | + ReLand | SLIM-style | masked |" in world.text("table3_made-up")
+
+
+def test_what_a_page_tests_besides_is_no_comparison_of_the_summary(tmp_path):
+    path = write_page(tmp_path, "table3_d", ["sasrec"], NDCG)
+    without = summary_lines(tmp_path)
+    groups = [Group("sasrec", name, (made_up(NDCG[name]),)) for name in ("reland", "reland_constant")]
+    others = [Group("sasrec", "kar", (made_up([1.0] * 4),)), Group("other", "reland", (made_up([1.0] * 4),))]
+    pairs = [(("sasrec", "reland"), (other.setting, other.variant)) for other in others]
+    besides = tables.differences_between([*groups, *others], pairs, "method")
+    assert besides.height == 8
+    pl.concat([besides, pl.read_parquet(path)], how="diagonal").write_parquet(path)
+    assert summary_lines(tmp_path) == without
+    assert len(without) == 1
+
+
 def test_the_same_runs_under_several_settings_are_one_comparison_of_the_first_page(tmp_path):
     write_page(tmp_path, "ablation_d_last10", ["sasrec"], NDCG)
     write_page(tmp_path, "seeds_d_last10", ["sasrec, 604 seeds"], NDCG)
