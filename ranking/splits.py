@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from ranking.project import RankingProject
-from reland_features.errors import TableError
+from reland_features.errors import ConfigError, TableError
 
 Part = Literal["validation", "test"]
 
@@ -67,7 +67,8 @@ class Split:
         Raises
         ------
         TableError
-            A part is empty, or a user has an odd number of held-out interactions.
+            A part is empty, an id is null or of another type than in the other part, or a user has an odd number of
+            held-out interactions.
         """
         if not training.height or not held_out.height:
             raise TableError(
@@ -76,6 +77,7 @@ class Split:
                 got=f"{training.height} interactions, {held_out.height} held out",
                 hint="set evaluation.holdout = 2 in reland.toml and run reland run",
             )
+        _check_ids(training, held_out, where)
         events = pl.concat([training.select("user_id", "item_id"), held_out.select("user_id", "item_id")])
         user_ids, item_ids = (events[name].unique().sort() for name in ("user_id", "item_id"))
         users, items = _rows(events["user_id"], user_ids), _rows(events["item_id"], item_ids)
@@ -141,7 +143,17 @@ class Split:
         return self.history("validation")
 
     def keep_last(self, count: int) -> Split:
-        """Cut every user's training part to its last `count` interactions; the other parts stay as they are."""
+        """Cut every user's training part to its last `count` interactions; the other parts stay as they are.
+
+        Raises
+        ------
+        ConfigError
+            `count` is below 1: there would be nothing to train on.
+        """
+        if count < 1:
+            raise ConfigError(
+                "users are cut to one interaction at least", where="keep_last", got=count, expected="1 or more"
+            )
         drop = np.maximum(self.training - count, 0)
         keep = np.ones(len(self.items), dtype=bool)
         users, taken = _ranges(self.offsets[:-1], self.offsets[:-1] + drop, self.items)
@@ -156,6 +168,23 @@ class Split:
             items=self.items[keep],
             training=self.training - drop,
             cut_away=(owners, items),
+        )
+
+
+def _check_ids(training: pl.DataFrame, held_out: pl.DataFrame, where: str) -> None:
+    problems = []
+    for name in ("user_id", "item_id"):
+        first, second = training[name], held_out[name]
+        if first.dtype != second.dtype:
+            problems.append(f"{name} is {first.dtype} in the training part and {second.dtype} in what is held out")
+        if nulls := first.null_count() + second.null_count():
+            problems.append(f"{nulls:,} null {name}")
+    if problems:
+        raise TableError(
+            "interactions have ids that are no rows of a split",
+            where=where,
+            got="; ".join(problems),
+            expected="a user_id and an item_id in every row, of one type in both parts",
         )
 
 

@@ -15,6 +15,7 @@ from reland_features.artifacts import whole_file
 from reland_features.errors import ArtifactError
 
 _PARTS = {"state", "model", "optimizer", "torch_generator", "numpy_generator"}
+_RECORDED_LATER = {"validation part", "kind"}  # of a fusion; a file from before is taken at its word for them
 _HINT = "delete it to start anew"
 
 
@@ -161,7 +162,8 @@ def _read(path: Path) -> dict[str, Any]:
 def _recorded(read: Mapping[str, Any], decided_by: Mapping[str, object]) -> dict[str, object]:
     """Return what decided the training that a file is of, and the shapes of its weights."""
     if "decided_by" in read:
-        return read["decided_by"] | _shapes(read["model"])
+        later = {name: value for name, value in decided_by.items() if name.rpartition(".")[2] in _RECORDED_LATER}
+        return later | read["decided_by"] | _shapes(read["model"])
     # Files from before it was recorded say this much; they are taken at their word for the rest.
     group = read["optimizer"]["param_groups"][0]
     known = {"learning_rate": group["lr"], "weight_decay": group["weight_decay"]}

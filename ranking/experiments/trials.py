@@ -62,6 +62,9 @@ def search(runner: Runner, specs: Sequence[RunSpec], count: int) -> dict[RunSpec
 def tuned(runner: Runner, specs: Sequence[RunSpec], count: int) -> dict[RunSpec, RunSpec]:
     """Return each spec with the best hyperparameters of its variant; a control takes those of what it controls.
 
+    A gain over the controls is thus measured at the variant's own best settings only, which leans towards the variant;
+    the base has its own.
+
     Floors learn nothing and are left out. One seed is searched. What is as in the data set's file is no override, so
     that the run is the same as without a search.
     """

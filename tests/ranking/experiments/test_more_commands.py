@@ -61,6 +61,35 @@ def test_the_command_of_a_part_that_was_not_run_can_be_typed_and_names_no_folder
     assert "`python -m ranking.experiments prepare " in world.text("ablation_made-up")
 
 
+def test_ablation_tests_the_whole_against_each_part(world, untrained, prepared):
+    projects = world.projects / "made-up"
+    projects.unlink()
+    projects.mkdir()
+    for source in ("", "-direct", "-random"):
+        (projects / f"sequential{source}").symlink_to(prepared.projects / "made-up" / "sequential")
+    assert world.run("ablation", "--backbones", "sasrec") == 0
+    page = world.text("ablation_made-up")
+    shown = page[page.index("## The whole minus") : page.index("## Differences in NDCG@10")].splitlines()
+    rows = [line.strip("| ").split(" | ") for line in shown if line.startswith("| sasrec")]
+    labels = [
+        "sasrec w/o recommendation-oriented prompting: + ReLand",
+        "sasrec w/o adaptive sampling: + ReLand",
+        "ReLand w/o f_item",
+    ]
+    assert [row[1:4] for row in rows] == [["+ ReLand", label, c] for c in ("masked", "unmasked") for label in labels]
+    assert all("[" in row[4] and row[6] and row[7] for row in rows)
+
+
+def test_table3_tests_reland_against_the_other_methods(world, untrained):
+    assert world.run("table3", "--backbones", "sasrec") == 0
+    frame = pl.read_parquet(world.results / "table3_made-up.parquet").filter(pl.col("role") == "method")
+    assert frame.select("variant", "against").unique(maintain_order=True).rows() == [
+        ("reland", "kar"),
+        ("reland", "slim"),
+    ]
+    assert "| sasrec | + ReLand | SLIM-style | masked |" in world.text("table3_made-up")
+
+
 @pytest.mark.parametrize("option", ["--backbones", "--variants"])
 def test_a_list_without_a_name_is_refused(world, untrained, capsys, option):
     with pytest.raises(SystemExit):

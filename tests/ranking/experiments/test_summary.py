@@ -68,6 +68,19 @@ def test_the_same_runs_under_several_settings_are_one_comparison_of_the_first_pa
     assert "1 comparison with both controls" in (tmp_path / "summary.md").read_text()
 
 
+def test_what_a_page_tests_besides_is_no_comparison_of_the_summary(tmp_path):
+    path = write_page(tmp_path, "table3_d", ["sasrec"], NDCG)
+    without = summary_lines(tmp_path)
+    groups = [Group("sasrec", name, (made_up(NDCG[name]),)) for name in ("reland", "reland_constant")]
+    others = [Group("sasrec", "kar", (made_up([1.0] * 4),)), Group("other", "reland", (made_up([1.0] * 4),))]
+    pairs = [(("sasrec", "reland"), (other.setting, other.variant)) for other in others]
+    besides = tables.differences_between([*groups, *others], pairs, "method")
+    assert besides.height == 8
+    pl.concat([besides, pl.read_parquet(path)], how="diagonal").write_parquet(path)
+    assert summary_lines(tmp_path) == without
+    assert len(without) == 1
+
+
 def test_of_a_comparison_on_several_pages_the_row_with_the_most_seeds_stands(tmp_path):
     write_page(tmp_path, "table2_d", ["sasrec"], NDCG)
     write_page(tmp_path, "table2_d_three", ["sasrec"], NDCG, seeds=3)
