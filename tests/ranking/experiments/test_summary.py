@@ -135,6 +135,15 @@ def test_another_comparison_of_an_older_page_stands_beside_that_with_more_seeds(
     assert pages_of(tmp_path) == ["table2_d", "where_d"]
 
 
+def test_what_a_page_tests_besides_changes_no_row(tmp_path):
+    path = write_page(tmp_path, "table3_d", ["sasrec"], NDCG, seeds=2)
+    without = summary_lines(tmp_path)
+    frame = pl.read_parquet(path)
+    besides = frame.filter(role="base").with_columns(against=pl.lit("kar"), role=pl.lit("method"), seeds=1, low=-1.0)
+    pl.concat([frame, besides], how="diagonal_relaxed").write_parquet(path)
+    assert summary_lines(tmp_path) == without
+
+
 def test_an_older_page_that_shows_no_command_stands_for_itself(tmp_path):
     for name, seeds in (("table2_d", 2), ("table2_d_x", 1)):
         path = write_page(tmp_path, name, ["sasrec"], NDCG, seeds=seeds)
