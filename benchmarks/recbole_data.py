@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import polars as pl
 
 from benchmarks.recbole_worker import pairs_digest
 from ranking.splits import Split
+from reland_features.artifacts import whole_folder
 from reland_features.errors import ConfigError
 
 
@@ -29,12 +29,9 @@ def write_atomic_files(split: Split, task: str, folder: Path) -> Path:
         check_leave_one_out(split)
     root = folder / fingerprint(split)
     if not (root / task).is_dir():
-        partial = root / f"{task}.partial"  # renamed when complete: a killed run leaves no half of it behind
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        for name, rows in _files(split, task).items():
-            rows.write_csv(partial / name, separator="\t")
-        partial.rename(root / task)
+        with whole_folder(root / task) as made:
+            for name, rows in _files(split, task).items():
+                rows.write_csv(made / name, separator="\t")
     return root
 
 

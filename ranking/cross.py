@@ -6,10 +6,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from ranking.compact_views import FeaturesError
 from ranking.rationales import Rationales
 from ranking.texts import ItemTexts, ReadsTexts, UserTexts, check_widths
 
 START = 0.1
+_WIDTH = 32
 
 
 class CrossPath(ReadsTexts):
@@ -28,23 +30,29 @@ class CrossPath(ReadsTexts):
         Of all users.
     item_text : numpy.ndarray
         float32 [I, D], by the same text encoder.
-    width : int
-        Columns m that are appended, at most D.
+    width : int, optional
+        Columns m that are appended, from 1 to D; 32 unless given, or D where that is less.
 
     Raises
     ------
     FeaturesError
-        Rationales and item texts differ in width.
+        Rationales and item texts differ in width, or `width` is out of range.
     """
 
-    def __init__(self, rationales: Rationales, item_text: np.ndarray, *, width: int = 32) -> None:
+    def __init__(self, rationales: Rationales, item_text: np.ndarray, *, width: int | None = None) -> None:
         super().__init__()
         check_widths(rationales, item_text)
+        most = item_text.shape[1]
+        width = min(_WIDTH, most) if width is None else width
+        if not 1 <= width <= most:
+            raise FeaturesError(
+                "a cross of texts cannot have so many columns", where="width", got=width, expected=f"1 to {most}"
+            )
         self.item_texts = ItemTexts(item_text)
         self.user_texts = UserTexts(rationales, self.item_texts.text_scale)
         table = self.item_texts.table.double()
         directions = torch.linalg.eigh(table.T @ table).eigenvectors[:, -width:]
-        self.project = nn.Linear(self.item_texts.width, directions.shape[1], bias=False)
+        self.project = nn.Linear(most, width, bias=False)
         with torch.no_grad():
             self.project.weight.copy_(directions.T)
         self.scale = nn.Parameter(torch.tensor(START))

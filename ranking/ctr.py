@@ -279,7 +279,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, help="where to write the metrics as JSON")
     parser.add_argument("--labels", choices=get_args(Labels), help="impressions where there are any, unless given")
     parser.add_argument("--kind", choices=["parallel", "serial"], default="parallel", help="arrangement of the blocks")
-    parser.add_argument("--candidates", type=int, help="items per held-out event")
+    parser.add_argument("--candidates", type=int, help="items per held-out event, at least 2")
     parser.add_argument("--max-users", type=int, help="sample of users; 0 is everyone")
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each ranker")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 or auto: a GPU where there is one")
@@ -287,11 +287,12 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         device = chosen_device(options.device)
         project = RankingProject.open(options.project)
+        candidates = project.evaluation.candidates if options.candidates is None else options.candidates
         data = CtrData.of(
             project,
             open_store(project.repository),
             labels=options.labels,
-            candidates=options.candidates or project.evaluation.candidates,
+            candidates=candidates,
             max_users=project.sample_size(options.max_users),
             seed=project.seed,
         )

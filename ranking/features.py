@@ -102,12 +102,43 @@ def top_k(project: RankingProject, split: Split, k: int, *, temperature: float =
             got=f"k = {k}, temperature = {temperature}",
             expected=f"k from 1 to {pool.frame.height}, a temperature above 0",
         )
+    return nearest_rationales(project, split, pool, behavior, k=k, temperature=temperature)
+
+
+def nearest_rationales(
+    project: RankingProject,
+    split: Split,
+    pool: ReasoningPool,
+    behavior: BehaviorVectors,
+    *,
+    k: int,
+    temperature: float,
+    order: pl.Series | None = None,
+) -> Rationales:
+    """Match a split's users to the seeds of a pool, or of a part of it, as a run does; the embeddings come from Feast.
+
+    Parameters
+    ----------
+    behavior : BehaviorVectors
+        m_u; a user without one, or with one of zeros, has no rationale.
+    k, temperature
+        As `match.top_k` and `match.temperature`; all of the pool's seeds where it has fewer than k.
+    order : polars.Series, optional
+        As in `rationales_of_seeds`.
+
+    Raises
+    ------
+    EncoderMismatchError
+        The vectors and the pool are of different encoders.
+    FeaturesError
+        As in `rationales_of_seeds`.
+    """
     index = ExactIndex()
     install(pool, index, "reland")
     matches = match_users(behavior, pool, index, prefix="reland", users=split.user_ids, k=k)
     users = pl.DataFrame({"user_id": split.user_ids})
     found = users.join(seeds_of_users(matches, temperature), on="user_id", how="left", maintain_order="left")
-    return rationales_of_seeds(project, *_laid_out(found["seed_user_ids"], found["seed_weights"]))
+    return rationales_of_seeds(project, *_laid_out(found["seed_user_ids"], found["seed_weights"]), order)
 
 
 def _laid_out(seed_user_ids: pl.Series, seed_weights: pl.Series) -> tuple[np.ndarray, np.ndarray]:
@@ -117,7 +148,9 @@ def _laid_out(seed_user_ids: pl.Series, seed_weights: pl.Series) -> tuple[np.nda
     return np.array([*ids, None], dtype=object)[rows], weights
 
 
-def rationales_of_seeds(project: RankingProject, seeds: np.ndarray, weights: np.ndarray) -> Rationales:
+def rationales_of_seeds(
+    project: RankingProject, seeds: np.ndarray, weights: np.ndarray, order: pl.Series | None = None
+) -> Rationales:
     """Look the embeddings of seeds' rationales up in Feast.
 
     Parameters
@@ -126,6 +159,9 @@ def rationales_of_seeds(project: RankingProject, seeds: np.ndarray, weights: np.
         Ids of seed users [U, k], None for none.
     weights : numpy.ndarray
         float [U, k] of any sum above 0.
+    order : polars.Series, optional
+        Ids of seeds in the order that the table's rows are to have, ascending unless given. Seeds that nobody has
+        are left out of the table. A training sums over the table, so its last bits follow the order.
 
     Raises
     ------
@@ -134,6 +170,7 @@ def rationales_of_seeds(project: RankingProject, seeds: np.ndarray, weights: np.
     """
     wanted = pl.Series("seed_user_id", seeds.ravel().tolist(), dtype=pl.String)
     distinct = wanted.drop_nulls().unique().sort()
+    distinct = distinct if order is None else order.filter(order.is_in(distinct.implode()))
     if not len(distinct):
         raise FeaturesError(
             "no user has a rationale",

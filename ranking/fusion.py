@@ -98,7 +98,7 @@ class FusionLayer(ReadsTexts):
         super().__init__()
         if kind not in _KINDS:
             raise FeaturesError("there is no such fusion", got=kind, expected=", ".join(_KINDS))
-        self.dimension = dimension
+        self.dimension, self.kind = dimension, kind
         self.texts = None if rationales is None else UserTexts(rationales)
         if self.texts is not None:
             self.linear = nn.Linear(self.texts.width, dimension)

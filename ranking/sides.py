@@ -38,8 +38,8 @@ class FeatureSides:
         Whether item embeddings carry the text (`+ f_item`); False where only the output reads it.
     dropout : float
         Of the projected rationale in the FusionLayer.
-    cross_width : int
-        Columns that "cross" appends.
+    cross_width : int, optional
+        Columns that "cross" appends; see `CrossPath`.
     by_event : bool
         Whether there is a rationale for every interaction (`ranking.point_in_time`), which only sequential
         backbones can read.
@@ -59,7 +59,7 @@ class FeatureSides:
         output: Output = "none",
         on_items: bool = True,
         dropout: float = 0.0,
-        cross_width: int = 32,
+        cross_width: int | None = None,
         by_event: bool = False,
     ) -> None:
         if output not in get_args(Output):

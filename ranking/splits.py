@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from ranking.project import RankingProject
-from reland_features.errors import TableError
+from reland_features.errors import ConfigError, TableError
 
 Part = Literal["validation", "test", "next"]
 """What is asked for: a held-out part, or `next`, which follows everything that is known and has no targets."""
@@ -66,7 +66,8 @@ class Split:
         Raises
         ------
         TableError
-            A part is empty, or a user has an odd number of held-out interactions.
+            A part is empty, an id is null or of another type than in the other part, or a user has an odd number of
+            held-out interactions.
         """
         if not training.height or not held_out.height:
             raise TableError(
@@ -75,6 +76,7 @@ class Split:
                 got=f"{training.height} interactions, {held_out.height} held out",
                 hint="set evaluation.holdout = 2 in reland.toml and run reland run",
             )
+        _check_ids(training, held_out, where)
         events = pl.concat([training.select("user_id", "item_id"), held_out.select("user_id", "item_id")])
         user_ids, item_ids = (events[name].unique().sort() for name in ("user_id", "item_id"))
         users, items = _rows(events["user_id"], user_ids), _rows(events["item_id"], item_ids)
@@ -142,7 +144,17 @@ class Split:
         return self.history("validation")
 
     def keep_last(self, count: int) -> Split:
-        """Cut every user's training part to its last `count` interactions; the other parts stay as they are."""
+        """Cut every user's training part to its last `count` interactions; the other parts stay as they are.
+
+        Raises
+        ------
+        ConfigError
+            `count` is below 1: there would be nothing to train on.
+        """
+        if count < 1:
+            raise ConfigError(
+                "users are cut to one interaction at least", where="keep_last", got=count, expected="1 or more"
+            )
         drop = np.maximum(self.training - count, 0)
         keep = np.ones(len(self.items), dtype=bool)
         users, taken = _ranges(self.offsets[:-1], self.offsets[:-1] + drop, self.items)
@@ -165,6 +177,23 @@ def known_events(project: RankingProject) -> tuple[pl.DataFrame, pl.DataFrame]:
     train = pl.read_parquet(project.mart("interactions"), columns=["user_id", "item_id"])
     held = pl.read_parquet(project.mart("holdout")).sort("user_id", "holdout_rank", descending=[False, True])
     return train, held.select("user_id", "item_id")
+
+
+def _check_ids(training: pl.DataFrame, held_out: pl.DataFrame, where: str) -> None:
+    problems = []
+    for name in ("user_id", "item_id"):
+        first, second = training[name], held_out[name]
+        if first.dtype != second.dtype:
+            problems.append(f"{name} is {first.dtype} in the training part and {second.dtype} in what is held out")
+        if nulls := first.null_count() + second.null_count():
+            problems.append(f"{nulls:,} null {name}")
+    if problems:
+        raise TableError(
+            "interactions have ids that are no rows of a split",
+            where=where,
+            got="; ".join(problems),
+            expected="a user_id and an item_id in every row, of one type in both parts",
+        )
 
 
 def _rows(values: pl.Series, ids: pl.Series) -> np.ndarray:

@@ -162,14 +162,20 @@ class UserTexts(ScaledTexts):
         encode : callable
             Texts [s, D] → [s, w].
         users : torch.Tensor
-            int64 [n], rows of users; -1 is nobody.
+            int64 [n], rows of the U users; -1 is nobody.
 
         Returns
         -------
         tuple of torch.Tensor
             float32 [n, w], the weighted sum of the k encoded texts, zeros for a user without any, and
             bool [n, 1], who has one.
+
+        Raises
+        ------
+        FeaturesError
+            A row is below -1, or U and above: it would read another user's text, or nobody's.
         """
+        self._check_rows(users)
         rows = self.rows[users]
         none = len(self.table)
         used = torch.zeros(none + 1, dtype=torch.bool, device=rows.device)
@@ -185,6 +191,16 @@ class UserTexts(ScaledTexts):
         # In mixed precision what is encoded is of half the width that the buffers have.
         weights = self.weights[users].to(encoded.dtype)
         return embedding_bag(rows, encoded, per_sample_weights=weights, mode="sum"), has
+
+    def _check_rows(self, users: torch.Tensor) -> None:
+        known = len(self.rows) - 1
+        lowest, highest = torch.stack(torch.aminmax(users)).tolist() if len(users) else (-1, -1)
+        if lowest < -1 or highest >= known:
+            raise FeaturesError(
+                "user rows point outside the rationales",
+                got=f"rows from {lowest} to {highest}",
+                expected=f"rows from -1, which is nobody, to {known - 1}",
+            )
 
 
 class ItemTexts(ScaledTexts):

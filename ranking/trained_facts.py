@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ranking.project import RankingProject
-from reland_features.artifacts import write_atomically
+from reland_features.artifacts import whole_folder, write_atomically
 from reland_features.errors import ArtifactError
 
 FACTS, CURRENT = "ranker.json", "current.json"
@@ -35,15 +34,10 @@ def keep_ranker(models: Path, name: str, files: Mapping[str, bytes], facts: Mapp
     A folder of that name, which says what is in it, is left as it is.
     """
     folder = models / name
-    partial = folder.with_name(f"{name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for file, content in files.items():
-        (partial / file).write_bytes(content)
-    write_atomically(partial / FACTS, json.dumps(dict(facts), indent=2) + "\n")
-    if not folder.exists():
-        partial.rename(folder)
-    shutil.rmtree(partial, ignore_errors=True)
+    with whole_folder(folder) as made:
+        for file, content in files.items():
+            (made / file).write_bytes(content)
+        write_atomically(made / FACTS, json.dumps(dict(facts), indent=2) + "\n")
     write_atomically(models / CURRENT, json.dumps({"model": name}) + "\n")
     return folder
 

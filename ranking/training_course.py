@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from numbers import Real
 
 import numpy as np
@@ -17,17 +17,20 @@ def training_course(backbone: Backbone, settings: Mapping[str, object], seed: in
     """Return what decides the course of a training, apart from the weights' shapes.
 
     A backbone's options are found as the public attributes, of it and of its own modules, that are plain values,
-    such as its batch size, and as the rates of torch's dropout. The training part and the features are there as
-    hashes.
+    such as its batch size, and as the rates of torch's dropout. The training part, the validation part, which decides
+    the best epoch, and the features are there as hashes.
 
     Parameters
     ----------
     settings : mapping
         Plain values, from `FitSettings.course`.
     """
-    split = hashlib.blake2b(digest_size=8)
-    for part in (backbone.split.training, backbone.split.training_pairs()[1]):
-        split.update(np.ascontiguousarray(part).tobytes())
+    split = backbone.split
+    # What a cut took away is masked where validation items are ranked.
+    parts = {
+        "training part": (split.training, split.training_pairs()[1]),
+        "validation part": (*split.targets("validation"), *(split.cut_away or ())),
+    }
     options = {
         f"{place}.{name}".lstrip("."): value
         for place, module in backbone.named_modules()
@@ -39,7 +42,7 @@ def training_course(backbone: Backbone, settings: Mapping[str, object], seed: in
     facts = {"backbone": type(backbone).__name__, **options, **rates, **settings, "seed": seed}
     # Values of numpy would be written in a way that torch refuses to read.
     plain = {name: float(v) if isinstance(v, Real) and not isinstance(v, int) else v for name, v in facts.items()}
-    return plain | {"training part": split.hexdigest(), **_constants(backbone)}
+    return plain | {name: _hash_of(arrays) for name, arrays in parts.items()} | _constants(backbone)
 
 
 def _constants(backbone: Backbone) -> dict[str, object]:
@@ -54,6 +57,13 @@ def _constants(backbone: Backbone) -> dict[str, object]:
         for name, value in module.named_buffers(recurse=False)
         if name in module._non_persistent_buffers_set and not name.startswith("_")
     }
+
+
+def _hash_of(arrays: Iterable[np.ndarray]) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def _hash(value: torch.Tensor) -> str:

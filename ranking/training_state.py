@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -12,10 +11,11 @@ import numpy as np
 import torch
 
 from ranking.device import CPU, device_of, generator_state, kept_weights, on_device, set_generator_state
-from reland_features.artifacts import sync
+from reland_features.artifacts import whole_file
 from reland_features.errors import ArtifactError
 
 _PARTS = {"state", "model", "optimizer", "torch_generator", "numpy_generator"}
+_RECORDED_LATER = {"validation part", "kind"}  # of a fusion; a file from before is taken at its word for them
 _HINT = "delete it to start anew"
 
 
@@ -85,21 +85,17 @@ class TrainingState:
         """
         own = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "curve"}
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # another process may be at the same training
-        torch.save(
-            {
-                "state": own | {"curve": [asdict(point) for point in self.curve]},
-                "model": on_device(dict(model.state_dict()), CPU),
-                "optimizer": on_device(optimizer.state_dict(), CPU),
-                "torch_generator": torch.get_rng_state(),
-                "device_generator": generator_state(device_of(model)),
-                "numpy_generator": generator.bit_generator.state,
-                "decided_by": dict(decided_by),
-            },
-            temporary,
-        )
-        sync(temporary)
-        temporary.replace(path)
+        state = {
+            "state": own | {"curve": [asdict(point) for point in self.curve]},
+            "model": on_device(dict(model.state_dict()), CPU),
+            "optimizer": on_device(optimizer.state_dict(), CPU),
+            "torch_generator": torch.get_rng_state(),
+            "device_generator": generator_state(device_of(model)),
+            "numpy_generator": generator.bit_generator.state,
+            "decided_by": dict(decided_by),
+        }
+        with whole_file(path) as temporary:
+            torch.save(state, temporary)
 
     @classmethod
     def resume(
@@ -166,7 +162,8 @@ def _read(path: Path) -> dict[str, Any]:
 def _recorded(read: Mapping[str, Any], decided_by: Mapping[str, object]) -> dict[str, object]:
     """Return what decided the training that a file is of, and the shapes of its weights."""
     if "decided_by" in read:
-        return read["decided_by"] | _shapes(read["model"])
+        later = {name: value for name, value in decided_by.items() if name.rpartition(".")[2] in _RECORDED_LATER}
+        return later | read["decided_by"] | _shapes(read["model"])
     # Files from before it was recorded say this much; they are taken at their word for the rest.
     group = read["optimizer"]["param_groups"][0]
     known = {"learning_rate": group["lr"], "weight_decay": group["weight_decay"]}

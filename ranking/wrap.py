@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -83,14 +84,28 @@ def wrap(
     _check_users(embedding, rationales, first_row, where)
     layer = FusionLayer(embedding.embedding_dim, rationales, kind=fusion, dropout=dropout).to(embedding.weight)
     layer.train(embedding.training)
+    users = _Users(first_row, rationales.n_users)
     if reads == "table":
-        parametrize.register_parametrization(embedding, "weight", _FusedTable(layer, first_row))
+        parametrize.register_parametrization(embedding, "weight", _FusedTable(layer, users))
     else:
         # A hook, and not another module in its place: the model may hold the embedding under several names, in plain
         # lists too, and it may be of a class of its own.
         embedding.fusion = layer
-        embedding.register_forward_hook(partial(_fused, first_row=first_row, where=where), with_kwargs=True)
+        embedding.register_forward_hook(partial(_fused, users=users, where=where), with_kwargs=True)
     return model
+
+
+@dataclass(frozen=True)
+class _Users:
+    """Which rows of an embedding are users': `count` of them from `first` on."""
+
+    first: int
+    count: int
+
+    def of(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return the users of rows, int64 [n]; padding before the first and after the last is nobody, -1."""
+        users = rows - self.first
+        return users.where((users >= 0) & (users < self.count), -1)
 
 
 def _fused(
@@ -99,29 +114,26 @@ def _fused(
     named: Mapping[str, Any],
     vectors: torch.Tensor,
     *,
-    first_row: int,
+    users: _Users,
     where: str,
 ) -> torch.Tensor:
     """Fuse what an embedding returns for rows of any shape, [..., d]: a forward hook."""
     rows, d = (*given, *named.values())[0], embedding.embedding_dim
     if type(embedding).forward is not nn.Embedding.forward:
         _check_call(embedding, rows, vectors, where)
-    # To the fusion layer, -1 is nobody: what stands before the first user.
-    users = (rows.reshape(-1).long() - first_row).clamp(min=-1)
-    fused: torch.Tensor = embedding.fusion(vectors.reshape(-1, d), users)
+    fused: torch.Tensor = embedding.fusion(vectors.reshape(-1, d), users.of(rows.reshape(-1).long()))
     return fused.view(vectors.shape)
 
 
 class _FusedTable(nn.Module):
     """Fuse a whole table of users, as a parametrization of an embedding's weight."""
 
-    def __init__(self, fusion: FusionLayer, first_row: int) -> None:
+    def __init__(self, fusion: FusionLayer, users: _Users) -> None:
         super().__init__()
-        self.fusion, self.first_row = fusion, first_row
+        self.fusion, self.users = fusion, users
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
-        users = (torch.arange(len(weight), device=weight.device) - self.first_row).clamp(min=-1)
-        return self.fusion(weight, users)
+        return self.fusion(weight, self.users.of(torch.arange(len(weight), device=weight.device)))
 
 
 def _find(model: nn.Module, path: str, where: str) -> nn.Embedding:

@@ -1,4 +1,4 @@
-"""Run folders: same inputs, same id, nothing recomputed; the manifest is written last.
+"""Run folders: same inputs, same id, nothing recomputed; the manifest is written last. And files as a whole.
 
 An artifact lives at ``<root>/<kind>/<id>/`` and counts only once its `manifest.json` is there. It is
 made in a sibling folder and renamed into place, so a killed or full-disk run leaves no half artifact.
@@ -6,12 +6,15 @@ made in a sibling folder and renamed into place, so a killed or full-disk run le
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
+import secrets
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +24,7 @@ from reland_features.errors import ArtifactError
 
 MANIFEST = "manifest.json"
 _PARTIAL = ".partial"
+_GIVEN_UP = 24 * 3600  # seconds after which nobody is writing a temporary file any more
 
 
 def content_id(value: object, length: int = 12) -> str:
@@ -144,10 +148,67 @@ class ArtifactStore:
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a small text file so that a reader sees the old or the new content, never a part."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    sync(temporary)
-    temporary.replace(path)
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a name to write a file under; on leaving without error it replaces `path`.
+
+    A reader sees the old or the new content, never a part. Two processes may write the same file: each has a name of
+    its own, and the later one to finish wins.
+    """
+    with _beside(path) as temporary:
+        yield temporary
+        sync(temporary)
+        temporary.replace(path)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder to fill; on leaving without error it is `path`, unless there is one by then.
+
+    Two processes may make the same folder: the first one to finish wins, and its content is left as it is.
+
+    Raises
+    ------
+    OSError
+        The folder cannot be made, as on a full disk.
+    """
+    with _beside(path) as temporary:
+        temporary.mkdir(parents=True)
+        yield temporary
+        try:
+            temporary.rename(path)
+        except OSError:
+            if not path.is_dir():
+                raise
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """Give a name in the folder of `path` that nobody else has, and leave nothing of that name.
+
+    What killed processes left of the same file goes, too, once it is too old for anybody to be writing it. The number
+    is drawn and no process id, which in two containers is the same one.
+    """
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*{_PARTIAL}"):
+        with suppress(OSError):  # another process was faster
+            if left.lstat().st_mtime < time.time() - _GIVEN_UP:
+                _remove(left)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}{_PARTIAL}")
+    try:
+        yield temporary
+    finally:
+        _remove(temporary)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

@@ -6,7 +6,6 @@ prompt template and the tables of today, so that a reader that understands more 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
@@ -15,7 +14,7 @@ from pathlib import Path
 import polars as pl
 
 from reland_features.answers import problem_of, read_answer
-from reland_features.artifacts import sync
+from reland_features.artifacts import whole_file
 from reland_features.errors import ArtifactError, ConfigError
 from reland_features.ledger import IMPORTED, Attempt, Ledger
 from reland_features.project import Project
@@ -118,13 +117,8 @@ def export(project: Project, file: Path) -> int:
             hint="reland ledger export attempts.parquet",
         )
     frame = attempts(project)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
+    with whole_file(file) as temporary:
         frame.write_parquet(temporary) if file.suffix == ".parquet" else frame.write_ndjson(temporary)
-        sync(temporary)
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
     return frame.height
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from reland_features.artifacts import sync
+from reland_features.artifacts import whole_file
 from reland_features.columns import IMPORTED_TEXTS
 from reland_features.errors import CheckError, RelandError, TableError
 from reland_features.prompts import PromptTemplate
@@ -120,13 +120,8 @@ def write_rationale_file(pool: pl.DataFrame, model: str, path: Path) -> None:
     steps = pl.struct("summary", "categories", "items")
     frame = pool.select(user_id="seed_user_id", steps=steps, model=pl.lit(model)).sort("user_id")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
+    with whole_file(path) as temporary:
         frame.write_parquet(temporary) if suffix in _PARQUET else frame.write_ndjson(temporary)
-        sync(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class _Faults:

@@ -8,8 +8,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
@@ -19,7 +17,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from reland_features.artifacts import content_id, file_id
+from reland_features.artifacts import content_id, file_id, whole_folder
 from reland_features.errors import ModelNotFoundError
 
 LOGGER = logging.getLogger(__name__)
@@ -218,19 +216,11 @@ def dense(weights: Weights, part: str, cache: Path) -> Path:
     if final.is_dir():
         return final
     final.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f"{part}.", suffix=".partial", dir=final.parent))
-    try:
+    with whole_folder(final) as partial:
         LOGGER.info("unpacking %s of %s, once: about half a minute", part, weights.source)
         # The GGUF reader's progress bar has no switch; errors still come as exceptions.
         with quiet(), redirect_stderr(StringIO()):
             _unpack(weights, part).save_pretrained(partial)
-        try:
-            partial.rename(final)
-        except OSError:
-            if not final.is_dir():  # otherwise another process was faster; both copies are the same
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return final
 
 

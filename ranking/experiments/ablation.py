@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import polars as pl
@@ -16,6 +17,7 @@ from reland_features.errors import ConfigError
 
 SUMMARY = "Figure 5: w/o recommendation-oriented prompting, w/o adaptive sampling, w/o item features"
 _SOURCES = {"direct": "w/o recommendation-oriented prompting", "random": "w/o adaptive sampling"}
+_PARTS = "Figure 5 says that every part helps: that would be differences above 0, paired by user."
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -51,15 +53,17 @@ def run(study: Study) -> list[Path]:
             try:
                 study.runner.project(specs[0])
             except ConfigError as error:
-                line = f"{backbone} {label}: not run, for want of a project. Make it: `{error.hint}`"
+                line = f"{_setting(backbone, label)}: not run, for want of a project. Make it: `{error.hint}`"
                 print(line, file=sys.stderr)
                 missing.append(_shown(line, study))
                 continue
-            wanted += [(f"{backbone} {label}", spec) for spec in specs]
+            wanted += [(_setting(backbone, label), spec) for spec in specs]
     groups = study.measure(wanted)
     measured, differences = tables.figures(groups), tables.differences(groups)
+    parts = tables.differences_between(groups, _pairs(study.options.backbones), "part")
     sections = [
         ("Figures", tables.figures_table(measured)),
+        ("The whole minus the whole without a part, in NDCG@10", f"{_PARTS}\n\n{tables.differences_table(parts)}"),
         ("Differences in NDCG@10", tables.differences_table(differences)),
         *([("Not run", "\n".join(f"- {line}" for line in missing))] if missing else []),
     ]
@@ -67,9 +71,22 @@ def run(study: Study) -> list[Path]:
         f"Ablation on {study.dataset.name} (Figure 5)",
         groups,
         sections,
-        pl.concat([measured, differences], how="diagonal"),
-        lambda path: figures.forest(differences, path),
+        pl.concat([measured, parts, differences], how="diagonal"),
+        lambda path: figures.forest(pl.concat([parts, differences]), path),
     )
+
+
+def _pairs(backbones: Iterable[str]) -> Iterator[tuple[tables.Key, tables.Key]]:
+    """Return the whole and each of the parts' (setting, variant)."""
+    for backbone in backbones:
+        whole = (backbone, "reland")
+        yield from ((whole, (_setting(backbone, label), "reland")) for label in _SOURCES.values())
+        yield whole, (backbone, "reland_without_items")
+
+
+def _setting(backbone: str, label: str) -> str:
+    """Return the setting of a part that is a source of its own."""
+    return f"{backbone} {label}"
 
 
 def _shown(line: str, study: Study) -> str:

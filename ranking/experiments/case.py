@@ -29,11 +29,19 @@ SUMMARY = "Figure 8: one user's history, target, two variants' top 5, and the in
 
 @dataclass(frozen=True)
 class Recommended:
-    """A variant's first items for a user, and where the held-out item comes."""
+    """A variant's first items for a user, and where the held-out item comes.
+
+    Parameters
+    ----------
+    item_ids : tuple of str
+        The first items, best first; fewer than asked for where the user has seen almost everything.
+    target_position : float
+        From 1. Items with an equal score come half before it and half after, as in `ranking.full_ranking`.
+    """
 
     variant: str
     item_ids: tuple[str, ...]
-    target_position: int
+    target_position: float
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -72,7 +80,7 @@ def run(study: Study) -> list[Path]:
 
 
 def recommend(backbone: Backbone, user_id: str, name: str, k: int = 5) -> Recommended:
-    """Rank the items that a user has not seen, for the test part.
+    """Rank the items that a user has not seen, for the test part, and what is held out though it was seen before.
 
     Raises
     ------
@@ -84,11 +92,12 @@ def recommend(backbone: Backbone, user_id: str, name: str, k: int = 5) -> Recomm
     backbone.eval()
     with torch.inference_mode():
         scores = backbone.scorer("test")(torch.tensor([row]))[0].cpu().numpy().copy()
-    owners, seen = split.seen("test")
-    own = scores[target]
-    scores[seen[owners == row]] = -np.inf
+    (owners, seen), (held_by, held) = split.seen("test"), split.targets("test")
+    scores[np.setdiff1d(seen[owners == row], held[held_by == row])] = -np.inf
     first = np.argsort(-scores, kind="stable")[:k]
-    return Recommended(name, tuple(split.item_ids[int(item)] for item in first), 1 + int((scores > own).sum()))
+    first = first[scores[first] > -np.inf]  # with fewer left than k the rest are items seen before
+    above, tied = (scores > scores[target]).sum(), (scores == scores[target]).sum() - 1
+    return Recommended(name, tuple(split.item_ids[int(item)] for item in first), float(1 + above + tied / 2))
 
 
 def render(
@@ -103,7 +112,9 @@ def render(
         [str(place + 1), *(title(r.item_ids[place]) if place < len(r.item_ids) else "" for r in recommended)]
         for place in range(max(len(r.item_ids) for r in recommended))
     ]
-    rows.append(["position of the held-out item", *(f"{r.target_position:,}" for r in recommended)])
+    rows.append(
+        ["position of the held-out item", *(f"{r.target_position:,.1f}".removesuffix(".0") for r in recommended)]
+    )
     header = ["", *(variant(r.variant).label for r in recommended)]
     return "\n\n".join(
         [

@@ -1,4 +1,4 @@
-"""Figure 7: validation NDCG@10 by epoch and by second, from the curves that runs keep."""
+"""Figure 7: validation NDCG@10 by epoch, from the curves that runs keep."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class Dataset:
     sources : mapping
         More changes of `reland.toml`, by the name of another source of rationales.
     backbones : mapping
-        Task → backbone → ``options``, ``fit``, ``cut`` and ``quick`` (the same two again) and ``search`` (lists).
+        Task → backbone → ``options``, ``fit`` and ``search`` (lists), and ``cut`` and ``quick`` (the same three again).
     paper : mapping
         Task → backbone → variant → (HR@10, NDCG@10) of the paper's Table 2.
     public : mapping
@@ -89,11 +89,11 @@ class Dataset:
         ConfigError
             An override names neither, or a training setting does not exist.
         """
-        table = self.backbones[task].get(backbone, {})
-        values = {part: dict(table.get(part, {})) for part in ("options", "fit")}
-        for name in [name for name, is_asked in (("cut", cut), ("quick", quick)) if is_asked]:
-            for part, changes in table.get(name, {}).items():
-                values[part] |= changes
+        first, *changes = self._tables(task, backbone, cut, quick)
+        values = {part: dict(first.get(part, {})) for part in ("options", "fit")}
+        for table in changes:
+            for part in values:
+                values[part] |= table.get(part, {})
         for key, value in (overrides or {}).items():
             part, _, name = key.partition(".")
             if part not in values or not name:
@@ -111,9 +111,23 @@ class Dataset:
             )
         return Hyperparameters(values["options"], FitSettings(**values["fit"]))
 
-    def search_space(self, task: str, backbone: str) -> dict[str, list[Any]]:
-        """Return the lists to search, by ``options.<name>`` or ``fit.<name>``."""
-        return dict(self.backbones[task].get(backbone, {}).get("search", {}))
+    def search_space(self, task: str, backbone: str, *, cut: bool = False, quick: bool = False) -> dict[str, list[Any]]:
+        """Return the lists to search, by ``options.<name>`` or ``fit.<name>``.
+
+        What is particular to cut users or to a quick training has lists of its own, or else leaves out those of what
+        it sets: a list of epochs was made for the schedule that stands beside it, not for another one.
+        """
+        first, *changes = self._tables(task, backbone, cut, quick)
+        space = dict(first.get("search", {}))
+        for table in changes:
+            held = {f"{part}.{name}" for part in ("options", "fit") for name in table.get(part, {})}
+            space = dict(table.get("search") or {key: values for key, values in space.items() if key not in held})
+        return space
+
+    def _tables(self, task: str, backbone: str, cut: bool, quick: bool) -> list[Mapping[str, Any]]:
+        """Return a backbone's tables, a later one before an earlier one."""
+        table = self.backbones[task].get(backbone, {})
+        return [table, *(table.get(name, {}) for name, is_asked in (("cut", cut), ("quick", quick)) if is_asked)]
 
     def reference(self, task: str, backbone: str, variant: str) -> tuple[float, float] | None:
         """Return the paper's HR@10 and NDCG@10, where it has them."""

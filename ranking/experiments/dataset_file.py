@@ -20,18 +20,18 @@ class _Table(BaseModel):
 
 
 class Changes(_Table):
-    """Keyword arguments of a backbone's class, and of `ranking.fitting.FitSettings`."""
+    """Keyword arguments of a backbone's class, and of `ranking.fitting.FitSettings`, and lists of either to search."""
 
     options: dict[str, Any] = {}
     fit: dict[str, Any] = {}
+    search: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
 
 
 class BackboneTable(Changes):
-    """A backbone's hyperparameters, what differs for cut users and for ``--quick``, and lists to search."""
+    """A backbone's hyperparameters, and what differs for cut users and for ``--quick``."""
 
     cut: Changes = Changes()
     quick: Changes = Changes()
-    search: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
 
 
 class Project(_Table):

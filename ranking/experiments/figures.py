@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from ranking.experiments.runs import CONVENTIONS
+from ranking.experiments.tables import against_label
 from ranking.experiments.variants import variant
 
 if TYPE_CHECKING:
@@ -26,14 +27,12 @@ def forest(differences: pl.DataFrame, path: Path, *, metric: str = "ndcg") -> No
         for axes, convention in zip(panels, CONVENTIONS, strict=True):
             part = list(frame.filter(pl.col("convention") == convention).iter_rows(named=True))
             for at, row in enumerate(part):
-                colour = _COLOURS[0] if row["role"] == "base" else _COLOURS[1]
+                colour = _COLOURS[{"base": 0, "control": 1}.get(row["role"], 2)]
                 axes.plot([row["low"], row["high"]], [at, at], color=colour, lw=1.6)
                 axes.plot(row["value"], at, marker="o", ms=4, color=colour)
             axes.axvline(0, color="0.4", lw=0.8)
             axes.set_yticks(range(len(part)))
-            axes.set_yticklabels(
-                [f"{r['setting']}: {variant(r['variant']).label} − {variant(r['against']).label}" for r in part]
-            )
+            axes.set_yticklabels([f"{r['setting']}: {variant(r['variant']).label} − {against_label(r)}" for r in part])
             axes.invert_yaxis()
             axes.set_title(f"seen items {convention}", fontsize=9)
             axes.set_xlabel(f"difference in {'NDCG' if metric == 'ndcg' else 'HR'}@10, 95 % interval")
@@ -65,4 +64,4 @@ def _draw(path: Path, paint: Callable[[Any], None], *, panels: int, height: floa
         figure = Figure(figsize=(4.5 * panels + 1.5, height), layout="constrained")
         paint(list(figure.subplots(1, panels, squeeze=False)[0]))
         # Without the software's version the same runs give the same bytes.
-        figure.savefig(path, dpi=130, metadata={"Software": None})
+        figure.savefig(path, format="png", dpi=130, metadata={"Software": None})

@@ -8,20 +8,20 @@ from pathlib import Path
 import numpy as np
 
 from ranking.backbones.base import Sides
-from ranking.compact_views import read_view
+from ranking.compact_views import check_pool, read_view
+from ranking.experiments.published_match import features_artifact
 from ranking.experiments.runs import RunSpec
 from ranking.experiments.seed_subset import PoolFolder, subset_rationales
 from ranking.experiments.variants import variant
-from ranking.features import RankerFeatures, load_features, top_k
+from ranking.features import RankerFeatures, load_features, rationales_of_seeds, top_k
 from ranking.mean_text import mean_texts
 from ranking.point_in_time import rationales_at_events, shuffled_at_events
 from ranking.project import RankingProject
 from ranking.rationales import Rationales
 from ranking.sides import FeatureSides
 from ranking.splits import Split
-from reland_features.artifacts import ArtifactStore
 from reland_features.columns import USER_SEED_MATCH
-from reland_features.errors import ArtifactError, ConfigError
+from reland_features.errors import ConfigError
 from reland_features.feature_store import open_store
 
 
@@ -50,16 +50,7 @@ def text_encoder_of(project: RankingProject) -> str:
     ArtifactError
         The folder of the feature run is gone.
     """
-    store = ArtifactStore(project.root / ".reland" / "artifacts")
-    features = store.find("features", project.features_run)
-    if features is None:
-        raise ArtifactError(
-            "the folder of the published feature run is not there",
-            where=str(store.root / "features"),
-            expected=project.features_run,
-            hint="reland run",
-        )
-    return str(features.manifest["config"]["text_encoder_id"])
+    return str(features_artifact(project).manifest["config"]["text_encoder_id"])
 
 
 def sides_of(root: Path, spec: RunSpec) -> Sides | None:
@@ -110,7 +101,7 @@ def rationales_of(root: Path, spec: RunSpec) -> Rationales | None:
     elif chosen.texts == "earlier":
         found = mean_texts(load_split(root), _features(root).item_text, without_last=spec.keep_last or 0)
     elif chosen.texts == "own":
-        found = own_rationales(open_project(root), load_split(root), _features(root).rationales)
+        found = own_rationales(open_project(root), load_split(root))
     elif spec.seed_users != 1:
         found = subset_rationales(open_project(root), load_split(root), spec.seed_users)
     else:
@@ -120,19 +111,24 @@ def rationales_of(root: Path, spec: RunSpec) -> Rationales | None:
     return found.constant() if chosen.control == "constant" else found
 
 
-def own_rationales(project: RankingProject, split: Split, rationales: Rationales) -> Rationales:
+def own_rationales(project: RankingProject, split: Split) -> Rationales:
     """Keep the rationales of users that are seeds themselves, who are matched with their own text.
 
-    In a project where every user is a seed this is everybody's own text, the ceiling of retrieval.
+    It is the text alone, also where the run gives a user a mixture of several. In a project where every user is a seed
+    this is everybody's own text, the ceiling of retrieval.
 
     Raises
     ------
     ConfigError
         No user of the split is a seed.
+    FeaturesError
+        Feast joins another pool than the project's.
     """
-    view = USER_SEED_MATCH.name
+    view, names = USER_SEED_MATCH.name, ["seed_user_id", "pool_version"]
     store = open_store(project.repository)
-    seeds = read_view(store, view, "user_id", split.user_ids, ["seed_user_id"], project.as_of)["seed_user_id"]
+    matches = read_view(store, view, "user_id", split.user_ids, names, project.as_of)
+    check_pool(matches["pool_version"], project)
+    seeds = matches["seed_user_id"]
     own = (seeds == split.user_ids).fill_null(False).to_numpy()
     if not own.any():
         raise ConfigError(
@@ -141,4 +137,5 @@ def own_rationales(project: RankingProject, split: Split, rationales: Rationales
             got=f"{len(seeds.drop_nulls().unique()):,} seeds, none a user of the split",
             hint="take a --source whose seed users are the users themselves",
         )
-    return rationales.without(~own)
+    best = rationales_of_seeds(project, seeds.to_frame().to_numpy(), np.ones((len(seeds), 1)))
+    return best.without(~own)

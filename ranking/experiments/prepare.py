@@ -22,7 +22,7 @@ from typing import Any
 from ranking.experiments import toml
 from ranking.experiments.dataset import TASKS, Dataset, load_dataset
 from ranking.experiments.options import add_names
-from reland_features.artifacts import file_id, write_atomically
+from reland_features.artifacts import file_id, whole_folder, write_atomically
 from reland_features.config import CONFIG_FILE, load, parse
 from reland_features.errors import ConfigError, RelandError
 from reland_features.imported_texts import id_of_texts
@@ -143,21 +143,19 @@ def _plain(value: Any) -> Any:
 def _init(
     root: Path, dataset: Dataset, options: argparse.Namespace, changes: Mapping[str, Any], own: Path | None
 ) -> None:
-    # Renamed last: a killed `prepare` leaves no project with half of its settings.
-    partial = root.with_name(f"{root.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     sources = [part for name, path in _tables(options).items() for part in (f"--{name}", str(path))]
     extra = [part for name, value in dataset.init.items() for part in (f"--{name.replace('_', '-')}", str(value))]
-    _reland("init", str(partial), *sources, *extra)
-    _change(partial / CONFIG_FILE, changes)
-    if own and (own / ".reland" / "current.json").is_file():
-        _inherit(Project(own, load(own)), Project(partial, load(partial)))
-    if options.rationales:
-        model = ["--model", options.rationales_model] if options.rationales_model else []
-        made = _reland("rationales", "import", str(options.rationales), "--project", str(partial), *model, "--json")
-        proposed = {f"rationales.{key}": value for key, value in json.loads(made)["settings"].items()}
-        _change(partial / CONFIG_FILE, {key: value for key, value in proposed.items() if key not in changes})
-    partial.rename(root)
+    # Whole or not at all: a killed `prepare` leaves no project with half of its settings.
+    with whole_folder(root) as made:
+        _reland("init", str(made), *sources, *extra)
+        _change(made / CONFIG_FILE, changes)
+        if own and (own / ".reland" / "current.json").is_file():
+            _inherit(Project(own, load(own)), Project(made, load(made)))
+        if options.rationales:
+            model = ["--model", options.rationales_model] if options.rationales_model else []
+            texts = _reland("rationales", "import", str(options.rationales), "--project", str(made), *model, "--json")
+            proposed = {f"rationales.{key}": value for key, value in json.loads(texts)["settings"].items()}
+            _change(made / CONFIG_FILE, {key: value for key, value in proposed.items() if key not in changes})
 
 
 def _tables(options: argparse.Namespace) -> dict[str, Path]:

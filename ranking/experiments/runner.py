@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import multiprocessing
-import os
 import shlex
 import sys
 import time
@@ -23,15 +22,16 @@ from ranking.backbones.base import Backbone
 from ranking.compact_views import FeaturesError
 from ranking.device import chosen_device, kept_weights
 from ranking.experiments.dataset import BACKBONES, Dataset
-from ranking.experiments.inputs import load_split, open_project, sides_of, text_encoder_of
+from ranking.experiments.inputs import load_split, open_project, sides_of
 from ranking.experiments.machine import machine, versions
+from ranking.experiments.run_inputs import check_inputs, inputs_of
 from ranking.experiments.runs import LEVELS, Plan, Run, RunSpec
 from ranking.experiments.seed_subset import PoolFolder
 from ranking.experiments.variants import variant
 from ranking.fitting import Fit, evaluate, fit
 from ranking.project import RankingProject
 from ranking.splits import Part, Split
-from reland_features.artifacts import sync
+from reland_features.artifacts import whole_file
 from reland_features.errors import ArtifactError, CheckError, ConfigError, RelandError
 
 
@@ -98,15 +98,8 @@ class Runner:
                 got=spec.backbone,
                 expected=", ".join(BACKBONES.get(spec.task, ())),  # type: ignore[call-overload]
             )
-        chosen, project = variant(spec.variant), self.project(spec)
+        project = self.project(spec)
         spec = spec.canonical()
-        inputs = {"marts": project.marts.name}
-        if chosen.reads_pool:
-            inputs["features_run"] = project.features_run
-        elif chosen.item_text:
-            inputs["text_encoder"] = text_encoder_of(project)
-        if spec.keep_last is not None:
-            inputs["masked"] = "whole histories"  # runs from before it was so, only what the cut left, keep other ids
         hyperparameters = self.dataset.hyperparameters(
             spec.task,
             spec.backbone,
@@ -115,7 +108,7 @@ class Runner:
             overrides=dict(spec.overrides),
         )
         check_options(spec.backbone, hyperparameters.options)
-        return Plan(spec, hyperparameters, inputs, project.root)
+        return Plan(spec, hyperparameters, inputs_of(spec, project), project.root)
 
     def path(self, plan: Plan) -> Path:
         """Return where a run's file is, or will be."""
@@ -123,6 +116,8 @@ class Runner:
 
     def run_all(self, specs: Sequence[RunSpec]) -> dict[RunSpec, Run]:
         """Return the run of every spec; finished ones are read, the others are trained and kept one by one.
+
+        What another command finishes while this one is at work is read, too.
 
         Raises
         ------
@@ -140,10 +135,16 @@ class Runner:
         return {spec: runs[plan.id] for spec, plan in plans.items()}
 
     def execute(self, plan: Plan) -> tuple[Run, Backbone]:
-        """Train and measure, and keep the result; return it with the trained backbone."""
+        """Train and measure, and keep the result; return it with the trained backbone.
+
+        Raises
+        ------
+        ConfigError
+            The project has published other features since the plan was made.
+        """
+        backbone = self.untrained(plan)
         spec, project = plan.spec, open_project(plan.project)
         pool = PoolFolder.of(project).facts() if variant(spec.variant).reads_pool else None
-        backbone = self.untrained(plan)
         fitted = (
             fit(backbone, plan.hyperparameters.fit, seed=spec.seed, state_file=self._state(plan))
             if any(weights.requires_grad for weights in backbone.parameters())
@@ -179,6 +180,11 @@ class Runner:
         self._state(plan).unlink(missing_ok=True)
         return run, backbone
 
+    def run(self, plan: Plan) -> Run:
+        """Return a plan's run: read where it is there, as another command may have been faster, or else trained."""
+        path = self.path(plan)
+        return Run.read(path) if path.is_file() else self.execute(plan)[0]
+
     def trained(self, spec: RunSpec) -> Backbone:
         """Return a trained backbone: from its weights, or by repeating the run where they are gone.
 
@@ -204,9 +210,11 @@ class Runner:
         return backbone.eval()
 
     def untrained(self, plan: Plan) -> Backbone:
-        """Build a run's backbone with its features."""
+        """Build a run's backbone with its features; raise `ConfigError` where they are no longer those of the plan."""
         spec, root = plan.spec, plan.project
+        check_inputs(plan)
         split, sides = load_split(root), sides_of(root, spec)
+        check_inputs(plan)  # again: others may have been published while these were read
         cut = split if spec.keep_last is None else split.keep_last(spec.keep_last)
         backbone = build(spec.backbone, cut, plan.hyperparameters.options, sides=sides, seed=spec.seed)
         return backbone.to(chosen_device(self.device))
@@ -228,7 +236,7 @@ class Runner:
     def _execute_all(self, plans: Sequence[Plan]) -> Iterator[tuple[Plan, Run]]:
         if self.jobs == 1:
             for plan in plans:
-                yield plan, self.execute(plan)[0]
+                yield plan, self.run(plan)
             return
         # Spawned, not forked: torch's threads do not survive a fork.
         context = multiprocessing.get_context("spawn")
@@ -236,7 +244,7 @@ class Runner:
             self.jobs, mp_context=context, initializer=_share_cores, initargs=(self.jobs,)
         ) as pool:
             try:
-                yield from zip(plans, pool.map(_execute, [self] * len(plans), plans), strict=True)
+                yield from zip(plans, pool.map(self.run, plans), strict=True)
             except BrokenProcessPool as error:
                 raise RelandError(
                     "the process of a run was killed",
@@ -255,14 +263,8 @@ class Runner:
     def _save(self, backbone: Backbone, plan: Plan) -> None:
         path = self._weights(plan)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")  # another command may be at the same run
-        torch.save(kept_weights(backbone), temporary)
-        sync(temporary)
-        temporary.replace(path)
-
-
-def _execute(runner: Runner, plan: Plan) -> Run:
-    return runner.execute(plan)[0]
+        with whole_file(path) as temporary:
+            torch.save(kept_weights(backbone), temporary)
 
 
 def _check_comparable(plans: Iterable[Plan]) -> None:

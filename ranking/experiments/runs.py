@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ import pyarrow.parquet as pq
 
 from ranking.experiments.dataset import Hyperparameters
 from ranking.experiments.variants import variant
-from reland_features.artifacts import content_id, sync
+from reland_features.artifacts import content_id, whole_file
 from reland_features.errors import ArtifactError, ConfigError
 
 _KEY = b"reland_run"
@@ -184,35 +183,39 @@ class Run:
             }
         ).replace_schema_metadata({_KEY: json.dumps(self.facts)})
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        pq.write_table(
-            table,
-            temporary,
-            compression="zstd",
-            compression_level=19,
-            use_dictionary=[name for name in table.column_names if name != "user"],
-            column_encoding={"user": "DELTA_BINARY_PACKED"},
-            write_statistics=False,
-        )
-        sync(temporary)
-        temporary.replace(path)
+        with whole_file(path) as temporary:
+            pq.write_table(
+                table,
+                temporary,
+                compression="zstd",
+                compression_level=19,
+                use_dictionary=[name for name in table.column_names if name != "user"],
+                column_encoding={"user": "DELTA_BINARY_PACKED"},
+                write_statistics=False,
+                write_page_checksum=True,
+            )
 
     @classmethod
     def read(cls, path: Path) -> Run:
-        """Read what `write` wrote.
+        """Read what `write` wrote; files from before pages had checksums are read, too.
 
         Raises
         ------
         ArtifactError
-            The file is no run.
+            The file is no run, or it is damaged.
         """
         try:
-            table = pq.read_table(path)
+            table = pq.read_table(path, page_checksum_verification=True)
             facts = json.loads((table.schema.metadata or {})[_KEY])
             column = {name: table[name].to_numpy() for name in table.column_names}
             hit_rate, ndcg = ({name: column[f"{m}_{name}"] for name in CONVENTIONS} for m in ("hr", "ndcg"))
-        except (pa.ArrowInvalid, KeyError) as error:
+        except (FileNotFoundError, PermissionError):  # they name the path, and there is nothing to delete
+            raise
+        except (pa.ArrowException, OSError, KeyError, ValueError) as error:  # damaged pages are an OSError
             raise ArtifactError(
-                "this file is not the result of a run", where=str(path), got=error, hint=f"rm {path} and run again"
+                "this file is not the result of a run, or it is damaged",
+                where=str(path),
+                got=error,
+                hint=f"delete it and run again: rm {path}",
             ) from error
         return cls(column["user"], column["level"], hit_rate, ndcg, facts)

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 
-from ranking.compact_views import read_view, vectors
+from ranking.experiments.published_match import PublishedMatch
+from ranking.features import nearest_rationales, pool_and_vectors
 from ranking.project import RankingProject
 from ranking.rationales import Rationales
 from ranking.splits import Split
 from reland_features.artifacts import MANIFEST
-from reland_features.columns import SEED_RATIONALE
 from reland_features.errors import ArtifactError
-from reland_features.feature_store import open_store
-
-_BLOCK = 4096
 
 
 @dataclass(frozen=True)
@@ -86,36 +82,29 @@ class PoolFolder:
 
 
 def subset_rationales(project: RankingProject, split: Split, fraction: float) -> Rationales:
-    """Return the rationales of users who are matched among the first seeds only.
+    """Return the rationales of users who are matched among the first seeds only, as the published match was made.
 
     Parameters
     ----------
     fraction : float
-        Of the pool's seeds, above 0.
+        Of the pool's seeds, above 0; with all of them everybody has what is published.
 
     Returns
     -------
     Rationales
-        k = 1; a user without a behaviour vector has none.
+        The table's rows are in the order in which the seeds were drawn. A user without a behaviour vector has none,
+        unless the published match knows a vector from the profile.
+
+    Raises
+    ------
+    ArtifactError
+        A folder that the features were made from is gone.
+    FeaturesError
+        Nobody has a rationale, or Feast joins another pool than the project's.
     """
-    folder = PoolFolder.of(project)
-    seeds = folder.seeds(fraction)
-    pool = pl.read_parquet(folder.path / "reasoning_pool.parquet", columns=["seed_user_id", "vector"])
-    pool = pl.DataFrame({"seed_user_id": seeds}).join(pool, on="seed_user_id", how="left", maintain_order="left")
-    behavior = pl.read_parquet(folder.input("behavior_vectors") / "behavior_vectors.parquet")
-    users = pl.DataFrame({"user_id": split.user_ids}).with_row_index("row").join(behavior, on="user_id", how="inner")
-    queries, keys = _unit(users["vector"]), _unit(pool["vector"])
-    rows = np.full((split.n_users, 1), -1, dtype=np.int64)
-    at = users["row"].to_numpy()
-    for start in range(0, len(at), _BLOCK):
-        block = slice(start, start + _BLOCK)
-        rows[at[block], 0] = (queries[block] @ keys.T).argmax(axis=1)
-    store, view = open_store(project.repository), SEED_RATIONALE.name
-    texts = read_view(store, view, "seed_user_id", seeds, ["rationale_embedding"], project.as_of)
-    embeddings, _ = vectors(texts["rationale_embedding"], f"{view}:rationale_embedding")
-    return Rationales(embeddings, rows, (rows >= 0).astype(np.float32))
-
-
-def _unit(lists: pl.Series) -> np.ndarray:
-    values = np.array(lists.to_list(), dtype=np.float64)
-    return values / np.linalg.norm(values, axis=1, keepdims=True)
+    kept = PoolFolder.of(project).seeds(fraction)
+    pool, behavior = pool_and_vectors(project)
+    fewer = replace(pool, frame=pool.frame.filter(pl.col("seed_user_id").is_in(kept.implode())))
+    match = PublishedMatch.of(project)
+    behavior = match.vectors(project, behavior, kept)
+    return nearest_rationales(project, split, fewer, behavior, k=match.top_k, temperature=match.temperature, order=kept)

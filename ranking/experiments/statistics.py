@@ -39,11 +39,6 @@ class Comparison:
     p_seeds: float
     seeds: int
 
-    @property
-    def above(self) -> bool:
-        """Whether the interval lies above 0."""
-        return self.low > 0
-
 
 def compare(treatment: npt.ArrayLike, control: npt.ArrayLike) -> Comparison:
     """Compare two variants that were run with the same random seeds on the same users.

@@ -22,7 +22,7 @@ from ranking.experiments.runs import Run, RunSpec
 from ranking.experiments.tables import Group, markdown
 from ranking.experiments.trials import tuned
 from ranking.experiments.variants import variant
-from reland_features.artifacts import sync, write_atomically
+from reland_features.artifacts import whole_file, write_atomically
 from reland_features.errors import ConfigError
 
 CUT = (
@@ -31,7 +31,6 @@ CUT = (
     "leaves out all that a user has seen, before the cut too: it can be no answer, and whatever knows a user's past "
     "would be led to it."
 )
-WITHOUT_SEEDS = "without_seeds"
 _MEASURED = (
     "Measured on the {kept} of {all} users ({task}) who are no seeds themselves: a rationale was written about another "
     "user's events, and whatever its writer read of those, it read none of a measured user's own."
@@ -72,13 +71,19 @@ class Study:
             raise ConfigError("--suffix is part of a file's name", got=options.suffix, expected="letters, digits, _")
         if (cut := options.cut) is not None and cut < 1:
             raise ConfigError("--keep-last takes a count", got=cut, expected="10")
+        if len(f"{options.note}.".splitlines()) > 1:
+            raise ConfigError(
+                "--note is one line, as the command is that the page shows",
+                got=repr(options.note),
+                expected="as many sentences as there are, one after the other",
+            )
         if options.trials is not None and options.trials < 1:
             raise ConfigError("--trials is at least 1", got=options.trials, hint="leave it out to search nothing")
         settings = [
             "quick" if options.quick else "",
             f"last{cut}" if cut else "",
             f"trials{options.trials}" if options.trials else "",
-            WITHOUT_SEEDS if options.without_seeds else "",
+            "without_seeds" if options.without_seeds else "",
             options.suffix,
         ]
         parts = [experiment, dataset.name, options.source, *settings]
@@ -160,10 +165,11 @@ class Study:
         folder = self.runner.results
         folder.mkdir(parents=True, exist_ok=True)
         data, image, text = (folder / f"{self.name}.{suffix}" for suffix in ("parquet", "png", "md"))
-        _replace(data, f"{data.name}.tmp", lambda path: frame.write_parquet(path, compression="zstd"))
+        with whole_file(data) as path:
+            frame.write_parquet(path, compression="zstd")
         if draw:
-            # The ending of its name is the format of a figure; `summary` reads whatever ends in .parquet.
-            _replace(image, f"{image.stem}.tmp.png", draw)
+            with whole_file(image) as path:
+                draw(path)
         machines = sorted({run.facts["machine"] for group in groups for run in group.runs})
         title += f", users cut to their last {self.options.cut}" if self.options.cut else ""
         lines = [f"# {title}", "", f"`{self.command}`", "", f"Machine: {'; '.join(machines)}", ""]
@@ -185,17 +191,6 @@ class Study:
             lines += [f"![{title}]({image.name})", ""]
         write_atomically(text, "\n".join(lines).rstrip() + "\n")
         return [data, *([image] if draw else []), text]
-
-
-def _replace(path: Path, temporary_name: str, write: Callable[[Path], None]) -> None:
-    """Write a file under another name in its folder, and rename it; an error leaves what was there."""
-    temporary = path.with_name(temporary_name)
-    try:
-        write(temporary)
-        sync(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _hyperparameters(groups: Sequence[Group], trials: int) -> str:

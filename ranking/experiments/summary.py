@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import isnan
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from ranking.experiments import tables
-from ranking.experiments.study import WITHOUT_SEEDS
+from ranking.experiments.pages import Compared, Page
 from ranking.experiments.table2 import READING
 from ranking.experiments.variants import variant
 from reland_features.artifacts import write_atomically
@@ -22,7 +21,8 @@ SUMMARY = "one table of all comparisons of a backbone with both controls, from t
 _NAME = "summary"
 _NOT_HERE = (
     "Nothing is corrected for the number of comparisons: of so many, some lie above 0 by chance, and there were more "
-    "looks than rows. Not here are activity levels, unmasked ranking, HR@10, the users who inherit another's text "
+    "looks than rows. Of what several pages compare, the row with the most random seeds stands here. "
+    "Not here are activity levels, unmasked ranking, HR@10, the users who inherit another's text "
     "(`--without-seeds`), quick pages, and whatever is no backbone (MaskNet, XGBoost)."
 )
 
@@ -31,13 +31,15 @@ _NOT_HERE = (
 class Row:
     """A variant beside its base and both controls.
 
-    Two rows are equal where all but `setting` is: the same runs stand under "sasrec", "sasrec, last 10" and
+    Two rows are equal where all is but how they are called: the same runs stand under "sasrec", "sasrec, last 10" and
     "sasrec, 604 seeds", and are one comparison.
 
     Parameters
     ----------
-    setting : str
-        What the page calls it.
+    page, setting : str
+        Where it stands, and what it is called there.
+    compared : Compared
+        What is compared, whatever the random seeds.
     without, having : float
         Mean of the base and of the variant.
     base, shuffled, constant : tuple of float
@@ -48,7 +50,9 @@ class Row:
         Two-sided p of the paired t-test over seeds, of the three differences; None with one seed.
     """
 
+    page: str = field(compare=False)
     setting: str = field(compare=False)
+    compared: Compared = field(compare=False)
     variant: str
     without: float
     having: float
@@ -73,10 +77,7 @@ def summarise(options: argparse.Namespace) -> list[Path]:
     ArtifactError
         No page has a difference in it, or a page's parquet cannot be read.
     """
-    found: dict[Row, str] = {}
-    for path in sorted(options.results.glob("*.parquet")):
-        for row in rows_of(path):
-            found.setdefault(row, path.stem)
+    found = one_each(row for path in sorted(options.results.glob("*.parquet")) for row in rows_of(Page(path)))
     if not found:
         raise ArtifactError(
             "there are no results to sum up",
@@ -84,8 +85,12 @@ def summarise(options: argparse.Namespace) -> list[Path]:
             expected="the parquet of a table2, table3, ablation, seeds or where",
             hint="python -m ranking.experiments table2 --dataset beauty",
         )
-    gains = sum(row.verdict.startswith("gain") for row in found)
-    count = f"{len(found)} comparison{'s' * (len(found) != 1)} with both controls, {gains} gain{'s' * (gains != 1)}."
+    gains = [row for row in found if row.verdict.startswith("gain")]
+    alone = sum(row.seeds == 1 for row in gains)
+    count = (
+        f"{len(found)} comparison{'s' * (len(found) != 1)} with both controls, {len(gains)} "
+        f"gain{'s' * (len(gains) != 1)}, {alone} of them with one random seed only."
+    )
     text = "\n\n".join(
         [
             "# Comparisons of a backbone with both controls",
@@ -100,7 +105,7 @@ def summarise(options: argparse.Namespace) -> list[Path]:
     return [path]
 
 
-def rows_of(path: Path) -> list[Row]:
+def rows_of(page: Page) -> list[Row]:
     """Return a row for each variant of a page whose base and controls stand beside it; none for a quick page.
 
     Raises
@@ -108,15 +113,12 @@ def rows_of(path: Path) -> list[Row]:
     ArtifactError
         The file cannot be read.
     """
-    if path.stem.startswith("segments_"):  # of parts of another page's users
+    if page.name.startswith("segments_"):  # of parts of another page's users
         return []
-    frame = _read(path)
-    if "against" not in frame.columns or frame["quick"].any():
+    if "against" not in page.frame.columns or page.is_quick or page.is_without_seeds:
         return []
-    if any(word == f"--{WITHOUT_SEEDS.replace('_', '-')}" for word in shlex.split(_command_of(path))):
-        return []
-    frame = frame.filter((pl.col("metric") == "ndcg") & (pl.col("convention") == "masked"))
-    differences = frame.filter(pl.col("against").is_not_null())
+    frame = page.frame.filter((pl.col("metric") == "ndcg") & (pl.col("convention") == "masked"))
+    differences = frame.filter(pl.col("role").is_in(["base", "control"]))
     measured = frame.filter(pl.col("mean").is_not_null())
     means = {(row["setting"], row["variant"]): row["mean"] for row in measured.iter_rows(named=True)}
     rows = []
@@ -131,17 +133,32 @@ def rows_of(path: Path) -> list[Row]:
         p_seeds = tuple(None if isnan(other["p_seeds"]) else other["p_seeds"] for other in others)
         seeds = min(row["seeds"] for row in against.values())
         without, having = means[setting, chosen.base], means[setting, name]
-        rows.append(Row(setting, name, without, having, base, shuffled, constant, seeds, p_seeds, verdict))
+        compared = page.compared(setting, name, (chosen.base, *chosen.controls))
+        figures = (without, having, base, shuffled, constant, seeds, p_seeds, verdict)
+        rows.append(Row(page.name, setting, compared, name, *figures))
     return rows
 
 
-def table(found: Mapping[Row, str]) -> str:
+def one_each(rows: Iterable[Row]) -> list[Row]:
+    """Keep one row of each comparison: that with the most random seeds, and of equal ones the first.
+
+    The runs of a page with one seed are among those of a page with five: to count both would be to count them twice.
+    """
+    rows, called, kept = list(rows), dict[Row, Compared](), dict[Compared, Row]()
+    for row in rows:
+        compared = called.setdefault(row, row.compared)  # the same runs, under another name
+        if compared not in kept or row.seeds > kept[compared].seeds:
+            kept[compared] = row
+    return sorted(kept.values(), key=rows.index)
+
+
+def table(found: Sequence[Row]) -> str:
     """Lay the rows out, each with its page."""
     differences = ["− without", "− shuffled", "− constant"]
     header = ["page", "", "variant", "without", "with", *differences, "seeds", "p over seeds of the three", "gain?"]
     lines = [
         [
-            f"[{page}]({page}.md)",
+            f"[{row.page}]({row.page}.md)",
             row.setting,
             variant(row.variant).label,
             f"{row.without:.4f}",
@@ -151,29 +168,6 @@ def table(found: Mapping[Row, str]) -> str:
             ", ".join(tables.p_value(p) for p in row.p_seeds) if row.seeds > 1 else "–",
             row.verdict,
         ]
-        for row, page in found.items()
+        for row in found
     ]
     return tables.markdown(header, lines, left=3)
-
-
-def _read(path: Path) -> pl.DataFrame:
-    try:
-        return pl.read_parquet(path)
-    except pl.exceptions.PolarsError as error:
-        raise ArtifactError(
-            "the parquet of a page cannot be read",
-            where=str(path),
-            got=error,
-            expected="a whole file, as its experiment writes it",
-            hint=f"{_command_of(path)}, which reads the runs that are there and writes the page anew",
-        ) from error
-
-
-def _command_of(path: Path) -> str:
-    """Return what makes a page: the line that its markdown shows or, without one, the beginning of it."""
-    page = path.with_suffix(".md")
-    lines = page.read_text().splitlines() if page.is_file() else []
-    shown = (line.strip("`") for line in lines if line.startswith("`python -m ranking.experiments "))
-    experiment, _, rest = path.stem.partition("_")
-    dataset = rest.partition("_")[0] or "NAME"
-    return next(shown, f"python -m ranking.experiments {experiment} --dataset {dataset}")

@@ -60,6 +60,8 @@ def run(study: Study) -> list[Path]:
     chosen = tuple(dict.fromkeys(("id", *with_controls(_VARIANTS))))
     groups = study.measure((b, study.spec(b, v)) for b in study.options.backbones for v in chosen)
     measured, differences = tables.figures(groups), tables.differences(groups)
+    pairs = (((b, "reland"), (b, other)) for b in study.options.backbones for other in ("kar", "slim"))
+    methods = tables.differences_between(groups, pairs, "method")
     costs, sections = [], [("Figures", tables.figures_table(measured))]
     for backbone in study.options.backbones:
         cost = llm_cost(study, backbone)
@@ -69,6 +71,7 @@ def run(study: Study) -> list[Path]:
         ]
     sections += [
         ("LLM inferences", cost_table(costs)),
+        ("ReLand minus the other methods, in NDCG@10", tables.differences_table(methods)),
         ("Differences in NDCG@10", tables.differences_table(differences)),
         ("How to read this", READING),
     ]
@@ -76,8 +79,8 @@ def run(study: Study) -> list[Path]:
         f"Table 3 on {study.dataset.name}",
         groups,
         sections,
-        pl.concat([measured, differences, pl.DataFrame(costs)], how="diagonal"),
-        lambda path: figures.forest(differences, path),
+        pl.concat([measured, methods, differences, pl.DataFrame(costs)], how="diagonal"),
+        lambda path: figures.forest(pl.concat([methods, differences]), path),
     )
 
 

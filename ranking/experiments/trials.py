@@ -62,6 +62,9 @@ def search(runner: Runner, specs: Sequence[RunSpec], count: int) -> dict[RunSpec
 def tuned(runner: Runner, specs: Sequence[RunSpec], count: int) -> dict[RunSpec, RunSpec]:
     """Return each spec with the best hyperparameters of its variant; a control takes those of what it controls.
 
+    A gain over the controls is thus measured at the variant's own best settings only, which leans towards the variant;
+    the base has its own.
+
     Floors learn nothing and are left out. One seed is searched. What is as in the data set's file is no override, so
     that the run is the same as without a search.
     """
@@ -85,7 +88,8 @@ def combinations(space: Mapping[str, Sequence[Any]], count: int, seed: int = 0) 
 
 
 def _trials(runner: Runner, spec: RunSpec, count: int) -> list[RunSpec]:
-    space = runner.dataset.search_space(spec.task, spec.backbone)
+    cut = spec.keep_last is not None
+    space = runner.dataset.search_space(spec.task, spec.backbone, cut=cut, quick=spec.quick)
     if not space or count < 1:
         raise ConfigError(
             "there is nothing to search",

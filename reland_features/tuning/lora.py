@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reland_features.artifacts import sync
+from reland_features.artifacts import whole_file
 from reland_features.config import Tuning
 from reland_features.engines.hf import HFEngine, require_peft
 from reland_features.tuning.tokens import Lesson
@@ -212,10 +212,8 @@ def _keep(path: Path, training: Training, optimizer: torch.optim.Optimizer) -> N
     buffer = io.BytesIO()
     state = {"optimizer": optimizer.state_dict(), "losses": training.losses, "seconds": training.seconds}
     torch.save({"weights": {name: w.detach() for name, w in training.weights.items()}, **state}, buffer)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(buffer.getvalue())
-    sync(partial)
-    partial.replace(path)
+    with whole_file(path) as temporary:
+        temporary.write_bytes(buffer.getvalue())
 
 
 def _restore(path: Path, training: Training, optimizer: torch.optim.Optimizer) -> None:

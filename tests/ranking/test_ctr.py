@@ -343,7 +343,8 @@ def test_settings_that_no_training_can_be_done_with_are_refused(wrong):
 
 
 @pytest.mark.parametrize(
-    "option", [["--candidates", "1"], ["--candidates", "-5"], ["--max-users", "-1"], ["--seeds", "0"]]
+    "option",
+    [["--candidates", "1"], ["--candidates", "0"], ["--candidates", "-5"], ["--max-users", "-1"], ["--seeds", "0"]],
 )
 def test_sizes_that_measure_nothing_are_one_clear_error(project, capsys, option):
     assert main(["--project", str(project.root), *option]) == 1

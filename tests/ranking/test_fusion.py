@@ -252,3 +252,15 @@ def test_what_does_not_fit_is_named():
     with pytest.raises(FeaturesError, match="user vectors do not fit") as error:
         fusion(torch.zeros(1, 3), torch.tensor([0]))
     assert (error.value.got, error.value.expected) == ("(1, 3)", "(1, 2)")
+
+
+@pytest.mark.parametrize("row", [-2, 3])
+def test_a_row_that_is_no_users_is_refused_and_nobody_is_not(row):
+    fusion = FusionLayer(2, rationales(0, 1, 1))
+    vectors = torch.randn(2, 2)
+    with pytest.raises(FeaturesError, match="user rows point outside the rationales") as error:
+        fusion(vectors, torch.tensor([row, 0]))
+    assert str(row) in error.value.got
+    assert error.value.expected == "rows from -1, which is nobody, to 2"
+    assert torch.equal(fusion(vectors, torch.tensor([-1, -1])), vectors)
+    assert fusion(vectors[:0], torch.tensor([], dtype=torch.int64)).shape == (0, 2)

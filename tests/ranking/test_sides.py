@@ -91,7 +91,7 @@ def test_cross_adds_its_product_to_the_score():
 
 
 def test_cross_starts_at_a_tenth_of_the_product_of_the_texts():
-    cross = CrossPath(RATIONALES, ITEMS, width=64)
+    cross = CrossPath(RATIONALES, ITEMS)  # D columns, which are fewer than 32
     none, rows = torch.zeros(2, 0), torch.tensor([0, 2])
     score = cross.users(none, rows) @ cross.items(torch.zeros(7, 0)).T
     scale = TextScale.of(ITEMS[:6])
@@ -100,6 +100,15 @@ def test_cross_starts_at_a_tenth_of_the_product_of_the_texts():
     score.square().sum().backward()
     assert cross.project.weight.grad.any()
     assert cross.scale.grad.any()
+
+
+@pytest.mark.parametrize("width", [0, -3, D + 1])
+def test_cross_has_no_columns_that_the_texts_do_not_have(width):
+    with pytest.raises(FeaturesError, match="so many columns") as error:
+        FeatureSides(ITEMS, RATIONALES, output="cross", cross_width=width).output(DIMENSION)
+    assert (error.value.got, error.value.expected) == (str(width), f"1 to {D}")
+    whole = FeatureSides(ITEMS, RATIONALES, output="cross", cross_width=D).output(DIMENSION)
+    assert whole.users(torch.zeros(1, 0), torch.tensor([0])).shape == (1, D)
 
 
 def test_cross_ranks_what_the_rationales_speak_of_first(project):

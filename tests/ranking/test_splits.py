@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from ranking.splits import Split
-from reland_features.errors import TableError
+from reland_features.errors import ConfigError, TableError
 
 
 def frame(*pairs):
@@ -52,6 +52,28 @@ def test_cutting_twice_is_cutting_once(split):
     once, twice = split.keep_last(1), split.keep_last(2).keep_last(1)
     assert ids(twice, twice.training_pairs()) == ids(once, once.training_pairs())
     assert sorted(ids(twice, twice.seen("test"))) == sorted(ids(once, once.seen("test")))
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_cutting_to_nothing_is_refused(split, count):
+    with pytest.raises(ConfigError, match="one interaction at least") as error:
+        split.keep_last(count)
+    assert error.value.got == str(count)
+
+
+@pytest.mark.parametrize(
+    ("changed", "got"),
+    [
+        ({"item_id": pl.Series(["x", None])}, "1 null item_id"),
+        ({"user_id": pl.Series([None, "a"])}, "1 null user_id"),
+        ({"item_id": pl.Series([1, 2])}, "item_id is Int64 in the training part and String in what is held out"),
+    ],
+)
+def test_ids_that_are_no_rows_are_one_error_that_says_so(changed, got):
+    training = frame(("a", "x"), ("a", "y")).with_columns(**changed)
+    with pytest.raises(TableError, match="no rows of a split") as error:
+        Split.from_frames(training, frame(("a", "z"), ("a", "x")), where="a frame")
+    assert (error.value.where, error.value.got) == ("a frame", got)
 
 
 def test_the_marts_of_a_project_give_leave_one_out(project):

@@ -1,9 +1,12 @@
 import json
+import os
+import time
 from datetime import datetime
 
 import pytest
 
-from reland_features.artifacts import ArtifactStore, content_id, file_id, write_atomically
+from reland_features import artifacts
+from reland_features.artifacts import ArtifactStore, content_id, file_id, whole_file, whole_folder, write_atomically
 from reland_features.errors import ArtifactError
 
 NOW = datetime(2024, 5, 6)
@@ -77,3 +80,58 @@ def test_an_atomic_write_replaces_the_whole_file(tmp_path):
     write_atomically(tmp_path / "f.json", "[]")
     assert [p.name for p in tmp_path.iterdir()] == ["f.json"]
     assert (tmp_path / "f.json").read_text() == "[]"
+
+
+def test_two_may_write_the_same_file_at_once_and_the_later_one_to_finish_wins(tmp_path, monkeypatch):
+    sync = artifacts.sync
+
+    def while_another_writes(path):
+        monkeypatch.setattr(artifacts, "sync", sync)
+        write_atomically(tmp_path / "f.json", "[1, 2]")
+        assert (tmp_path / "f.json").read_text() == "[1, 2]"
+        sync(path)
+
+    monkeypatch.setattr(artifacts, "sync", while_another_writes)
+    write_atomically(tmp_path / "f.json", "[]")
+    assert (tmp_path / "f.json").read_text() == "[]"
+    assert [p.name for p in tmp_path.iterdir()] == ["f.json"]
+
+
+def test_an_error_while_writing_leaves_the_former_file_alone(tmp_path):
+    (tmp_path / "f.parquet").write_text("former")
+    with pytest.raises(KeyboardInterrupt), whole_file(tmp_path / "f.parquet") as path:
+        path.write_text("half")
+        assert list(tmp_path.glob("*.parquet")) == [tmp_path / "f.parquet"]
+        raise KeyboardInterrupt
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("f.parquet", "former")]
+
+
+def test_the_first_of_two_that_make_the_same_folder_wins(tmp_path):
+    with whole_folder(tmp_path / "made") as slow:
+        (slow / "a").write_text("slow")
+        with whole_folder(tmp_path / "made") as fast:
+            (fast / "a").write_text("fast")
+    assert (tmp_path / "made" / "a").read_text() == "fast"
+    assert [p.name for p in tmp_path.iterdir()] == ["made"]
+
+
+def test_what_a_killed_process_left_goes_once_nobody_can_be_writing_it(tmp_path):
+    killed = (whole_file(tmp_path / "f.json"), whole_folder(tmp_path / "folder"))
+    file, folder = (each.__enter__() for each in killed)  # and never left
+    file.write_text("half")
+    (folder / "a").write_text("half")
+    write_atomically(tmp_path / "f.json", "[]")
+    with whole_folder(tmp_path / "folder"):
+        pass
+    assert file.exists()
+    assert folder.exists()
+
+    long_ago = time.time() - 2 * 24 * 3600
+    os.utime(file, (long_ago, long_ago))
+    os.utime(folder, (long_ago, long_ago))
+    write_atomically(tmp_path / "other.json", "[]")
+    assert file.exists()
+    write_atomically(tmp_path / "f.json", "[]")
+    with whole_folder(tmp_path / "folder"):
+        pass
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["f.json", "folder", "other.json"]

@@ -6,7 +6,6 @@ import torch
 
 from ranking.backbones import losses
 from ranking.backbones.losses import full_softmax_loss, info_nce, sampled_softmax_loss
-from ranking.backbones.pairs import bpr
 from reland_features.encoders import sasrec
 
 
@@ -68,18 +67,6 @@ def test_the_sampled_softmax_of_negatives_that_are_all_the_target_is_zero():
     loss.backward()
     assert loss.item() == 0.0
     assert torch.equal(outputs.grad, torch.zeros(1, 2))
-
-
-def test_bpr_by_hand():
-    user = torch.tensor([[1.0, 2.0], [0.0, 1.0]], requires_grad=True)
-    positive, negative = torch.tensor([[1.0, 0.0], [2.0, 2.0]]), torch.tensor([[0.0, 0.0], [0.0, 3.0]])
-    # x_uij = 1 and -1: -ln sigmoid is ln(1 + e^-1) and ln(1 + e)
-    loss = bpr(user, positive, negative)
-    assert loss.item() == pytest.approx((np.log1p(np.exp(-1)) + np.log1p(np.exp(1))) / 2)
-    loss.backward()
-    # d/dx -ln sigmoid(x) = -sigmoid(-x), times (e_i - e_j), over two rows
-    low, high = 1 / (1 + np.e), 1 / (1 + np.exp(-1))
-    assert user.grad.numpy() == pytest.approx(np.array([[-low, 0.0], [-2 * high, high]]) / 2)
 
 
 def test_info_nce_by_double_loop():

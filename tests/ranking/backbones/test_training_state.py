@@ -193,6 +193,24 @@ def test_a_state_of_other_training_data_is_refused(random_split, state):
     assert "training part" in error.got
 
 
+@pytest.mark.parametrize("changed", ["targets", "masked"])
+def test_a_state_of_another_validation_part_is_refused(changed, random_split, tmp_path):
+    split = random_split.keep_last(3)
+    state = tmp_path / "run.training"
+    with pytest.raises(KilledError):
+        fit(build("sasrec", split, OPTIONS), SETTINGS, seed=5, state_file=state, progress=kill_after(1))
+    if changed == "targets":
+        items = split.items.copy()
+        held = split.offsets[:-1] + split.training
+        items[held] = (items[held] + 1) % split.n_items
+        other = replace(split, items=items)
+    else:
+        other = replace(split, cut_away=None)
+    error = refused(build("sasrec", other, OPTIONS), SETTINGS, 5, state)
+    assert "training part" not in error.got
+    assert error.got.startswith("validation part ")
+
+
 @pytest.fixture
 def featured(random_split, tmp_path):
     """Return what makes a LightGCN with features, and the state of one that was killed after an evaluation."""
@@ -252,15 +270,40 @@ def test_a_state_of_another_dropout_of_the_rationale_is_refused(featured):
     assert (error.got, error.expected) == ("user_side.dropout.p 0.0", "user_side.dropout.p 0.5")
 
 
+def test_a_state_of_another_fusion_is_refused_though_its_weights_have_the_same_shapes(featured, tmp_path):
+    make, _, _, _ = featured
+    state = tmp_path / "concat.training"
+    with pytest.raises(KilledError):
+        fit(make(fusion="concat"), SETTINGS, seed=5, state_file=state, progress=kill_after(1))
+    error = refused(make(fusion="gate"), SETTINGS, 5, state)
+    assert (error.got, error.expected) == ("user_side.kind concat", "user_side.kind gate")
+
+
+def test_a_state_from_before_the_fusion_and_the_validation_part_were_recorded_is_gone_on_from(featured):
+    make, state, _, _ = featured
+    content = torch.load(state, weights_only=True)
+    for name in ("user_side.kind", "validation part"):
+        del content["decided_by"][name]
+    torch.save(content, state)
+    error = refused(make(), replace(SETTINGS, learning_rate=0.05), 5, state)
+    assert (error.got, error.expected) == ("learning_rate 0.001", "learning_rate 0.05")
+    undisturbed, resumed, seen = make(), make(), []
+    fit(undisturbed, SETTINGS, seed=5)
+    fit(resumed, SETTINGS, seed=5, state_file=state, progress=seen.append)
+    assert [point.epoch for point in seen] == [4, 6]
+    for (key, one), other in zip(undisturbed.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(one, other), key
+
+
 @pytest.mark.parametrize("name", [*SEQUENTIAL, *COLLABORATIVE])
-def test_without_features_nothing_is_recorded_that_states_from_before_do_not_have(name, random_split, tmp_path):
+def test_without_features_nothing_is_recorded_of_them(name, random_split, tmp_path):
     path = tmp_path / "run.training"
     settings = replace(SETTINGS, max_epochs=2)
     fit(build(name, random_split, {"dimension": 8}), settings, state_file=path)
     recorded = torch.load(path, weights_only=True)["decided_by"]
     hashes = [key for key, value in recorded.items() if isinstance(value, str) and len(value) == 16]
-    assert hashes == ["training part"]
-    assert not [key for key in recorded if key.endswith(".p")]
+    assert hashes == ["training part", "validation part"]
+    assert not [key for key in recorded if key.endswith((".p", ".kind"))]
 
 
 def test_numbers_of_numpy_are_kept_and_compared_as_numbers(random_split, tmp_path):

@@ -76,5 +76,8 @@ def _write_pool(root: Path, toy: Toy) -> None:
     current = json.loads(path.read_text())
     features = artifacts / "features" / current["features_run"]
     features.mkdir(parents=True)
-    (features / "manifest.json").write_text(json.dumps({"config": {"text_encoder_id": "made up"}}))
+    made = {"created_at": "2024-03-02", "inputs": ["matches-1"], "config": {"text_encoder_id": "made up"}}
+    (features / "manifest.json").write_text(json.dumps(made))
+    (artifacts / "matches" / "matches-1").mkdir(parents=True)
+    (artifacts / "matches" / "matches-1" / "manifest.json").write_text(json.dumps({**made, "config": {}}))
     path.write_text(json.dumps({**current, "pool": ".reland/artifacts/reasoning_pool/reasoning_pool-1"}))

@@ -24,7 +24,17 @@ def made_up(
         hit_rate={name: (values > 0).astype(np.uint8) for name in ("masked", "unmasked")},
         ndcg={"masked": values, "unmasked": values / 2},
         facts={
-            "spec": {"seed": seed, "task": task, "backbone": "sasrec", "quick": quick},
+            "spec": {
+                "dataset": "d",
+                "task": task,
+                "backbone": "sasrec",
+                "source": "",
+                "seed": seed,
+                "keep_last": None,
+                "seed_users": 1.0,
+                "quick": quick,
+                "overrides": [],
+            },
             "hyperparameters": {"options": {}, "fit": {"convention": "masked"}},
             "inputs": {"marts": "made up"},
             "curve": [{"epoch": 1, "loss": 0.5, "seconds": 2.0, "metrics": {"ndcg@10_masked": 0.25}}],

@@ -137,6 +137,21 @@ def test_a_suffix_makes_a_second_table_and_a_note_stands_above_it(measured):
     assert measured.run(*TABLE2, "--suffix", "../up") == 1
 
 
+@pytest.mark.parametrize("note", ["One line.\nAnother.", "One line.\n", "One line.\u2028Another."])
+def test_a_note_of_several_lines_is_refused(measured, capsys, note):
+    assert measured.run(*TABLE2, "--suffix", "noted", "--note", note) == 1
+    assert "--note is one line" in capsys.readouterr().err
+    assert not (measured.results / "table2_made-up_noted.md").exists()
+
+
+def test_a_page_says_in_its_parquet_that_seeds_were_left_out(measured):
+    assert measured.run(*TABLE2, "--suffix", "told") == 0
+    assert measured.run(*TABLE2, "--suffix", "told", "--without-seeds") == 0
+    for name, said in (("table2_made-up_told", False), ("table2_made-up_without_seeds_told", True)):
+        frame = pl.read_parquet(measured.results / f"{name}.parquet")
+        assert set(frame.filter(pl.col("against").is_null())["without_seeds"]) == {said}
+
+
 def test_the_summary_has_each_comparison_once_and_no_quick_page(measured, capsys):
     for more in ("", "again"):
         assert measured.run(*TABLE2, "--suffix", more) == 0
@@ -343,6 +358,16 @@ def test_search_prints_the_best_by_validation_as_toml_and_never_ranks_the_test_p
     assert world.raw() == {}
     world.run("search", "--backbone", "lightgcn", "--trials", "4")
     assert "4 finished before, 0 to do" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("more", "epochs"), [(("--keep-last", "2"), 2), (("--quick",), 1)])
+def test_a_search_of_cut_or_quick_trainings_does_not_shorten_them(world, more, epochs):
+    file = world.folder / "made-up.toml"
+    lists = 'search = { "fit.learning_rate" = [0.05, 0.01], "fit.max_epochs" = [1, 2, 3] }'
+    file.write_text(re.sub(r"search = .*", lists, file.read_text()))
+    assert world.run("search", "--backbone", "lightgcn", *more) == 0
+    runs = [Run.read(path).facts for path in (world.projects / "searches").rglob("*.parquet")]
+    assert [facts["hyperparameters"]["fit"]["max_epochs"] for facts in runs] == [epochs] * 2
 
 
 def test_trials_give_each_variant_the_best_of_the_same_combinations(world, capsys):

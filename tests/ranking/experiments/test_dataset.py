@@ -65,6 +65,37 @@ def test_cut_users_have_hyperparameters_of_their_own_and_quick_ones_go_before_th
     assert (quick.fit.learning_rate, quick.fit.max_epochs, quick.fit.patience) == (0.5, 2, 1)
 
 
+def test_a_search_of_cut_or_quick_trainings_leaves_out_what_these_set(dataset):
+    space = dataset.search_space("sequential", "sasrec")
+    assert set(space) == {"options.dropout", "fit.learning_rate"}
+    assert set(dataset.search_space("sequential", "sasrec", cut=True)) == {"options.dropout"}
+    assert dataset.search_space("sequential", "sasrec", quick=True) == space  # which sets neither
+
+
+def test_a_search_of_cut_users_has_the_lists_that_stand_there(tmp_path):
+    lists = 'search = { "fit.learning_rate" = [0.5, 0.1], "fit.max_epochs" = [5, 9] }'
+    (tmp_path / "own.toml").write_text(FILE.replace("max_epochs = 5 } }", "max_epochs = 5 }, " + lists + " }"))
+    own = load_dataset(str(tmp_path / "own.toml"))
+    assert own.hyperparameters("sequential", "sasrec", cut=True).fit.max_epochs == 5
+    cut = {"fit.learning_rate": [0.5, 0.1], "fit.max_epochs": [5, 9]}
+    assert own.search_space("sequential", "sasrec", cut=True) == cut
+    assert own.search_space("sequential", "sasrec", cut=True, quick=True) == {"fit.learning_rate": [0.5, 0.1]}
+    assert "fit.max_epochs" not in own.search_space("sequential", "sasrec")
+
+
+@pytest.mark.parametrize("name", dataset_names())
+def test_no_search_of_cut_or_quick_trainings_stops_them_before_their_own_last_epoch(name):
+    dataset = load_dataset(name)
+    for backbone in SEQUENTIAL + COLLABORATIVE:
+        task = task_of(backbone)
+        for how in ({"cut": True}, {"quick": True}, {"cut": True, "quick": True}):
+            held, space = dataset.hyperparameters(task, backbone, **how), dataset.search_space(task, backbone, **how)
+            assert space
+            for trial in combinations(space, 20):
+                tried = dataset.hyperparameters(task, backbone, **how, overrides=trial).fit
+                assert (tried.max_epochs, tried.schedule) == (held.fit.max_epochs, held.fit.schedule)
+
+
 @pytest.mark.parametrize("key", ["dropout", "optimizer.rate", "fit.rate"])
 def test_an_override_of_nothing_is_an_error(dataset, key):
     with pytest.raises(ConfigError, match="has no such name"):
@@ -86,8 +117,10 @@ def test_the_files_hold_every_backbone_and_a_valid_project(name):
         assert set(dataset.paper[task][backbone]) >= {"id", "f_item", "reland"}
         either = (False, True)
         found = [dataset.hyperparameters(task, backbone, cut=cut, quick=quick) for cut in either for quick in either]
-        space = dataset.search_space(task, backbone)
-        found += [dataset.hyperparameters(task, backbone, overrides=trial) for trial in combinations(space, 2)]
+        for cut in either:
+            space = dataset.search_space(task, backbone, cut=cut)
+            trials = combinations(space, 2)
+            found += [dataset.hyperparameters(task, backbone, cut=cut, overrides=trial) for trial in trials]
         for each in found:  # raises ConfigError for an option that the backbone does not have
             build(backbone, SPLIT, each.options)
 

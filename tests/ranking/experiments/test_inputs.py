@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import polars as pl
 import pytest
+from matched_project import make_project, of_users
 
 from ranking.backbones.base import First, SameOutput
 from ranking.experiments.inputs import mean_texts, own_rationales, rationales_of, sides_of
@@ -18,6 +19,7 @@ from ranking.point_in_time import folded_in, rationales_at_events
 from ranking.project import RankingProject
 from ranking.splits import Split
 from reland_features.errors import ArtifactError, ConfigError
+from reland_features.pool import ReasoningPool
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +79,19 @@ def test_own_keeps_the_texts_of_seeds_alone(prepared, project, split):
     is_own = np.array([matches[user] == user for user in split.user_ids])
     assert 0 < is_own.sum() < 6
     all_users = load_features(project, split).rationales
-    own = own_rationales(project, split, all_users)
+    own = own_rationales(project, split)
     np.testing.assert_array_equal(own.has, is_own)
     np.testing.assert_array_equal(texts(own)[is_own], texts(all_users)[is_own])
+    np.testing.assert_array_equal(own.embeddings, all_users.embeddings)  # runs of before read this table
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_own_is_the_text_alone_where_a_run_mixes_several(tmp_path):
+    project = make_project(tmp_path / "project", top_k=3)
+    split = Split.of(project)
+    seeds = ReasoningPool.read(PoolFolder.of(project).path).frame
+    texts_of = {seed: [(text, 1.0)] for seed, text in seeds.select("seed_user_id", "rationale_embedding").iter_rows()}
+    assert of_users(own_rationales(project, split)) == [texts_of.get(user, []) for user in split.user_ids]
 
 
 def test_the_mean_text_is_that_of_the_whole_training_part_and_of_nothing_held_out(project, split):
@@ -106,7 +118,7 @@ def test_the_mean_text_is_that_of_the_whole_training_part_and_of_nothing_held_ou
 def test_no_seed_among_the_users_is_an_error(project, split):
     others = dataclasses.replace(split, user_ids=pl.Series([f"x{n}" for n in range(split.n_users)]))
     with pytest.raises(ConfigError, match="no user has a text of its own"):
-        own_rationales(project, others, load_features(project, split).rationales)
+        own_rationales(project, others)
 
 
 def test_a_project_without_a_pool_says_so(project, tmp_path):

@@ -11,9 +11,8 @@ import polars as pl
 import pytest
 import torch
 from made_up import made_up
-from scipy.stats import ttest_rel
 
-from ranking.experiments import figures, table2, tables
+from ranking.experiments import figures, table2
 from ranking.experiments.__main__ import main
 from ranking.experiments.dataset import load_dataset
 from ranking.experiments.options import shown_command
@@ -21,13 +20,6 @@ from ranking.experiments.runner import Runner
 from ranking.experiments.study import Study
 from ranking.experiments.tables import Group
 from ranking.experiments.variants import VARIANTS
-
-NDCG = {
-    "f_item": [0.5, 0.0, 0.5, 0.0],
-    "reland": [1.0, 0.5, 0.75, 0.5],
-    "reland_shuffled": [0.5, 0.5, 0.5, 0.0],
-    "reland_constant": [0.5, 0.0, 0.0, 0.25],
-}
 
 
 @pytest.fixture
@@ -43,19 +35,6 @@ def untrained(monkeypatch):
 
     monkeypatch.setattr(Study, "measure", measure)
     return wanted
-
-
-def write_page(folder: Path, name: str, settings: list[str], ndcg: dict[str, list[float]]) -> Path:
-    groups = [Group(setting, name, (made_up(values),)) for setting in settings for name, values in ndcg.items()]
-    folder.mkdir(exist_ok=True)
-    path = folder / f"{name}.parquet"
-    pl.concat([tables.figures(groups), tables.differences(groups)], how="diagonal").write_parquet(path)
-    return path
-
-
-def summary_lines(folder: Path) -> list[str]:
-    assert main(["summary", "--results", str(folder)]) == 0
-    return [line for line in (folder / "summary.md").read_text().splitlines() if line.startswith("| [")]
 
 
 def test_ablation_refuses_texts_of_another_system(world, untrained, capsys):
@@ -82,49 +61,33 @@ def test_the_command_of_a_part_that_was_not_run_can_be_typed_and_names_no_folder
     assert "`python -m ranking.experiments prepare " in world.text("ablation_made-up")
 
 
-def test_the_same_runs_under_several_settings_are_one_comparison_of_the_first_page(tmp_path):
-    write_page(tmp_path, "ablation_d_last10", ["sasrec"], NDCG)
-    write_page(tmp_path, "seeds_d_last10", ["sasrec, 604 seeds"], NDCG)
-    write_page(tmp_path, "where_d", ["sasrec, last 10", "sasrec"], NDCG)
-    lines = summary_lines(tmp_path)
-    assert len(lines) == 1
-    assert lines[0].startswith("| [ablation_d_last10](ablation_d_last10.md) | sasrec | + ReLand |")
-    assert "1 comparison with both controls" in (tmp_path / "summary.md").read_text()
-
-
-def test_a_mean_of_exactly_0_stands_in_the_summary(tmp_path):
-    write_page(tmp_path, "table2_d", ["lightgcn"], {**NDCG, "f_item": [0.0] * 4})
-    assert summary_lines(tmp_path)[0].startswith("| [table2_d](table2_d.md) | lightgcn | + ReLand | 0.0000 | 0.6875 |")
-
-
-def test_the_summary_shows_the_test_over_seeds_where_there_are_several(tmp_path):
-    groups = [
-        Group("lightgcn", name, tuple(made_up(values, seed=seed) for seed, values in enumerate(per_seed)))
-        for name, per_seed in {
-            "f_item": ([0.0, 0.0], [0.25, 0.25]),
-            "reland": ([0.5, 0.5], [1.0, 1.0]),
-            "reland_shuffled": ([0.25, 0.25], [0.5, 0.5]),
-            "reland_constant": ([0.5, 0.5], [1.0, 1.0]),
-        }.items()
+def test_ablation_tests_the_whole_against_each_part(world, untrained, prepared):
+    projects = world.projects / "made-up"
+    projects.unlink()
+    projects.mkdir()
+    for source in ("", "-direct", "-random"):
+        (projects / f"sequential{source}").symlink_to(prepared.projects / "made-up" / "sequential")
+    assert world.run("ablation", "--backbones", "sasrec") == 0
+    page = world.text("ablation_made-up")
+    shown = page[page.index("## The whole minus") : page.index("## Differences in NDCG@10")].splitlines()
+    rows = [line.strip("| ").split(" | ") for line in shown if line.startswith("| sasrec")]
+    labels = [
+        "sasrec w/o recommendation-oriented prompting: + ReLand",
+        "sasrec w/o adaptive sampling: + ReLand",
+        "ReLand w/o f_item",
     ]
-    pl.concat([tables.figures(groups), tables.differences(groups)], how="diagonal").write_parquet(
-        tmp_path / "table2_d.parquet"
-    )
-    expected = [ttest_rel([0.5, 1.0], others).pvalue for others in ([0.0, 0.25], [0.25, 0.5])]
-    shown = ", ".join(f"{p:.3f}".removeprefix("0") for p in expected)
-    assert f" | 2 | {shown}, 1.000 | " in summary_lines(tmp_path)[0]
-    write_page(tmp_path, "table2_d", ["lightgcn"], NDCG)
-    assert " | 1 | – | " in summary_lines(tmp_path)[0]
+    assert [row[1:4] for row in rows] == [["+ ReLand", label, c] for c in ("masked", "unmasked") for label in labels]
+    assert all("[" in row[4] and row[6] and row[7] for row in rows)
 
 
-@pytest.mark.parametrize(("option", "rows"), [("", 1), (" --without-seeds", 0)])
-def test_a_data_set_may_be_called_as_it_likes_and_a_part_of_its_users_is_told_by_the_command(tmp_path, option, rows):
-    path = write_page(tmp_path, "table2_shop_segments_without_seeds", ["lightgcn"], NDCG)
-    command = f"`python -m ranking.experiments table2 --dataset shop_segments_without_seeds.toml{option}`"
-    path.with_suffix(".md").write_text(f"# T\n\n{command}\n")
-    other = write_page(tmp_path, "where_d", ["lightgcn, last 10"], {**NDCG, "reland": [1.0, 1.0, 0.75, 0.5]})
-    other.with_suffix(".md").write_text("# T\n")
-    assert len(summary_lines(tmp_path)) == 1 + rows
+def test_table3_tests_reland_against_the_other_methods(world, untrained):
+    assert world.run("table3", "--backbones", "sasrec") == 0
+    frame = pl.read_parquet(world.results / "table3_made-up.parquet").filter(pl.col("role") == "method")
+    assert frame.select("variant", "against").unique(maintain_order=True).rows() == [
+        ("reland", "kar"),
+        ("reland", "slim"),
+    ]
+    assert "| sasrec | + ReLand | SLIM-style | masked |" in world.text("table3_made-up")
 
 
 @pytest.mark.parametrize("option", ["--backbones", "--variants"])
@@ -175,26 +138,6 @@ def test_an_option_of_a_backbone_is_checked_before_anything_is_trained(world, ca
     assert "neumf.dimension" in said
     assert "runs:" not in said  # how many are to do: nothing was begun
     assert not list(world.results.rglob("*.parquet"))
-
-
-@pytest.mark.parametrize(
-    "page, command",
-    [
-        ("# T\n\n`python -m ranking.experiments table2 --dataset d --suffix x`\n", "table2 --dataset d --suffix x"),
-        (None, "table2 --dataset d"),
-    ],
-)
-def test_a_page_cut_short_is_named_with_the_command_that_makes_it_anew(tmp_path, capsys, page, command):
-    write_page(tmp_path, "table2_a", ["lightgcn"], NDCG)
-    path = write_page(tmp_path, "table2_d_x", ["lightgcn"], NDCG)
-    path.write_bytes(path.read_bytes()[:-50])
-    if page:
-        path.with_suffix(".md").write_text(page)
-    assert main(["summary", "--results", str(tmp_path)]) == 1
-    said = capsys.readouterr().err
-    assert f"where:    {path}" in said
-    assert f"next:     python -m ranking.experiments {command}, which" in said
-    assert not (tmp_path / "summary.md").exists()
 
 
 @pytest.mark.parametrize("what", ["data", "figure"])

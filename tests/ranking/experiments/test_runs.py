@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 from made_up import made_up
 
-from ranking.experiments import runs
 from ranking.experiments.dataset import Hyperparameters
 from ranking.experiments.runs import Plan, Run, RunSpec
 from ranking.fitting import FitSettings
+from reland_features import artifacts
 from reland_features.errors import ArtifactError
 
 
@@ -37,10 +37,10 @@ def test_a_run_killed_while_writing_leaves_no_result(tmp_path, monkeypatch):
     def die(path):
         raise KilledError
 
-    monkeypatch.setattr(runs, "sync", die)
+    monkeypatch.setattr(artifacts, "sync", die)
     with pytest.raises(KilledError):
         made_up([0.5]).write(tmp_path / "a.parquet")
-    assert list(tmp_path.glob("*.parquet")) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_of_22_thousand_users_is_small(tmp_path):
@@ -56,6 +56,34 @@ def test_another_file_is_no_run(tmp_path):
     for name in ("text", "table"):
         with pytest.raises(ArtifactError, match="not the result of a run"):
             Run.read(tmp_path / f"{name}.parquet")
+
+
+def test_a_damaged_file_is_one_error_that_says_which_to_delete(tmp_path):
+    path = tmp_path / "a.parquet"
+    made_up(np.linspace(0, 1, 500).tolist()).write(path)
+    whole, group = path.read_bytes(), pq.ParquetFile(path).metadata.row_group(0)
+    damaged = [whole[:-20], whole[: len(whole) // 2]]
+    for column in (group.column(n) for n in range(group.num_columns)):
+        last = (column.dictionary_page_offset or column.data_page_offset) + column.total_compressed_size - 1
+        damaged.append(whole[:last] + bytes([whole[last] ^ 1]) + whole[last + 1 :])
+    for content in damaged:
+        path.write_bytes(content)
+        with pytest.raises(ArtifactError, match="damaged") as raised:
+            Run.read(path)
+        assert raised.value.where == str(path)
+        assert f"delete it and run again: rm {path}" in raised.value.hint
+
+
+def test_a_file_from_before_pages_had_checksums_is_read(tmp_path):
+    run = made_up([0.25, 0.0, 1.0])
+    run.write(tmp_path / "a.parquet")
+    pq.write_table(pq.read_table(tmp_path / "a.parquet"), tmp_path / "older.parquet", compression="zstd")
+    np.testing.assert_array_equal(Run.read(tmp_path / "older.parquet").ndcg["masked"], run.ndcg["masked"])
+
+
+def test_a_file_that_is_gone_is_not_said_to_be_damaged(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"gone\.parquet"):
+        Run.read(tmp_path / "gone.parquet")
 
 
 def test_a_level_keeps_its_users_alone():

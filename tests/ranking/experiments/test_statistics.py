@@ -28,12 +28,6 @@ def test_tests_over_users_and_over_seeds_are_scipys():
     assert found.seeds == 3
 
 
-def test_an_interval_counts_as_above_only_beyond_zero():
-    assert compare([[0.5, 0.6, 0.7]], [[0.4, 0.5, 0.6]]).above
-    assert not compare([[0.5, 0.6, 0.7]], [[0.5, 0.6, 0.7]]).above
-    assert not compare([[1.0, 0.0, 0.0, 0.0]], [[0.0, 0.0, 0.0, 0.0]]).above
-
-
 def test_equal_variants_have_p_1_and_one_seed_has_no_p_over_seeds():
     found = compare([[0.5, 0.0]], [[0.5, 0.0]])
     assert (found.value, found.p_ttest, found.p_wilcoxon) == (0.0, 1.0, 1.0)

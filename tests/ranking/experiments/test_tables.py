@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import polars as pl
+import pytest
 from made_up import made_up
 
 from ranking.experiments.dataset import Dataset
-from ranking.experiments.tables import Group, differences, differences_table, figures, figures_table, verdicts
+from ranking.experiments.tables import (
+    Group,
+    differences,
+    differences_between,
+    differences_table,
+    figures,
+    figures_table,
+    verdicts,
+)
+from reland_features.errors import ArtifactError
 
 BASE, BETTER = [0.5, 0.0, 0.5, 0.0], [1.0, 0.5, 1.0, 0.5]
 
@@ -77,6 +90,47 @@ def test_only_seeds_that_both_have_are_compared():
     assert (row["value"], row["seeds"]) == (-0.25, 1)
 
 
+@pytest.mark.parametrize(("of_items", "of_seed_1"), [([0, 2], [0, 1]), ([0, 1], [0, 2])])
+def test_runs_of_other_users_are_not_paired(of_items, of_seed_1):
+    def run(users, seed=0):
+        return replace(made_up([0.5, 0.0], seed=seed), users=np.array(users, dtype=np.uint32))
+
+    groups = [
+        Group("sasrec", "id", (run([0, 1]), run(of_seed_1, seed=1))),
+        Group("sasrec", "f_item", (run(of_items), run([0, 1], seed=1))),
+    ]
+    with pytest.raises(ArtifactError) as raised:
+        differences(groups)
+    assert raised.value.where == "sasrec: f_item against id"
+    assert raised.value.got == "2 and 2 users, 1 of them the same"
+
+
 def test_nothing_to_compare_is_an_empty_table():
     frame = differences([Group("sasrec", "id", (made_up([0.0, 0.0]),))])
     assert len(differences_table(frame).splitlines()) == 2
+
+
+def test_the_whole_minus_a_part_of_another_setting_is_paired_by_user():
+    part = Group("sasrec w/o sampling", "reland", (made_up([0.5, 0.5, 0.5, 0.0]),))
+    found = [*groups(BASE, BASE), part]
+    pairs = [(("sasrec", "reland"), (part.setting, "reland")), (("sasrec", "reland"), ("sasrec w/o prompt", "reland"))]
+    frame = differences_between(found, pairs, "part")
+    lines = differences_table(frame).splitlines()
+    # Users differ by .5, 0, .5 and .5: t = .375 / .125 = 3 with 3 degrees of freedom, p = .0577. Signed ranks sum to
+    # 6 of 6; by chance to 3 with variance 3 * 4 * 7 / 24 - (3^3 - 3) / 48 = 3: z = 3 / sqrt(3), p = .0833.
+    cells = [line.strip("| ").split(" | ") for line in lines[2:]]
+    assert [line[:4] for line in cells] == [
+        ["sasrec", "+ ReLand", "sasrec w/o sampling: + ReLand", name] for name in ("masked", "unmasked")
+    ]
+    assert cells[0][4].startswith("+0.3750 [")
+    assert cells[0][5:] == ["+100.0%", ".058", ".083", "–"]
+    assert "gain?" not in lines[0], "no verdict: it has no controls"
+
+
+def test_a_difference_that_is_claimed_besides_decides_no_verdict():
+    found = [*groups(BASE, BASE, seeds=2), Group("sasrec", "kar", (made_up([1.0, 1.0, 1.0, 1.0]),))]
+    own = differences(found)
+    besides = differences_between(found, [(("sasrec", "reland"), ("sasrec", "kar"))], "method")
+    assert (besides["low"] < 0).any()
+    of_ndcg = pl.concat([besides, own]).filter(pl.col("metric") == "ndcg")
+    assert verdicts(of_ndcg)["sasrec", "reland", "masked"] == "gain"
