@@ -37,7 +37,8 @@ _MEASURED = (
 )
 _TRIALS = (
     "Each variant has its own, the best on the validation part of the same combinations of the lists in the data set's "
-    "file (at most {trials}); controls take those of what they control."
+    "file (at most {trials}); controls take those of what they control. So a gain over the controls is measured at the "
+    "variant's own best settings only, which leans towards the variant; the base has its own."
 )
 QUICK = "**Quick: fewer epochs and smaller losses than in the full tables. Not to be compared with the paper.**"
 
