@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ranking.project import RankingProject
-from reland_features.artifacts import whole_folder, write_atomically
+from reland_features.artifacts import sync, whole_folder, write_atomically
 from reland_features.errors import ArtifactError
 
 FACTS, CURRENT = "ranker.json", "current.json"
@@ -37,6 +37,7 @@ def keep_ranker(models: Path, name: str, files: Mapping[str, bytes], facts: Mapp
     with whole_folder(folder) as made:
         for file, content in files.items():
             (made / file).write_bytes(content)
+            sync(made / file)  # the pointer below is on the disk at once: what it names has to be there, too
         write_atomically(made / FACTS, json.dumps(dict(facts), indent=2) + "\n")
     write_atomically(models / CURRENT, json.dumps({"model": name}) + "\n")
     return folder
