@@ -25,6 +25,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add this experiment's options."""
     add_names(parser, "--backbones", "neumf,ngcf,lightgcn,gru4rec,sasrec,duorec")
     add_names(parser, "--variants", "reland")
+    parser.add_argument(
+        "--without-ids", action="store_true", help="leave plain IDs out: one training less for every seed"
+    )
     add_without_seeds(parser)
     add_trials(parser)
 
@@ -32,7 +35,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(study: Study) -> list[Path]:
     """Run all backbones × variants and write the table."""
     options = study.options
-    chosen = tuple(dict.fromkeys(("id", *with_controls(options.variants))))
+    plain = () if options.without_ids else ("id",)
+    chosen = tuple(dict.fromkeys((*plain, *with_controls(options.variants))))
     groups = study.measure((b, study.spec(b, v)) for b in options.backbones for v in variants_of(b, chosen))
     measured, differences = tables.figures(groups, study.dataset), tables.differences(groups)
     tasks = sorted({group.runs[0].facts["spec"]["task"] for group in groups})

@@ -45,6 +45,14 @@ def test_ablation_refuses_texts_of_another_system(world, untrained, capsys):
     assert untrained == []
 
 
+def test_table2_without_ids_trains_all_but_these(world, untrained):
+    assert world.run("table2", "--backbones", "sasrec", "--without-ids") == 0
+    assert [name for _, _, name in untrained] == ["f_item", "reland", "reland_shuffled", "reland_constant"]
+    page = world.text("table2_made-up")
+    assert "--without-ids" in page
+    assert "ID-only" not in page
+
+
 def test_the_command_of_a_part_that_was_not_run_can_be_typed_and_names_no_folder_of_this_machine(
     world, untrained, monkeypatch
 ):
