@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from ranking.rationales import Rationales
-from ranking.texts import ItemTexts, ReadsTexts, UserTexts, check_widths
+from ranking.texts import ItemTexts, ReadsTexts, UserTexts, check_widths, linear_from_zero
 
 
-class Beside(nn.Module):
+class AdditiveText(nn.Module):
     """e' = Linear([e; h]), with e's part held at the identity and h's starting at zero: e + W h + b, at first e.
 
     As in `ranking.sides.ItemFeatures`, for the same reason: a step of e's part moves all users, or items, at once.
@@ -23,9 +23,7 @@ class Beside(nn.Module):
 
     def __init__(self, dimension: int, width: int) -> None:
         super().__init__()
-        self.text = nn.Linear(width, dimension)
-        nn.init.zeros_(self.text.weight)
-        nn.init.zeros_(self.text.bias)
+        self.text = linear_from_zero(width, dimension)
 
     def forward(self, vectors: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
         """Map vectors [n, d] and encoded texts [n, width] to [n, d]."""
@@ -33,7 +31,7 @@ class Beside(nn.Module):
 
 
 class TextAdaptor(ReadsTexts):
-    """u' = Linear([e_u; h_p]), v' = Linear([e_i; h_f]), with h an encoding of a frozen text vector; see `Beside`.
+    """u' = Linear([e_u; h_p]), v' = Linear([e_i; h_f]), with h an encoding of a frozen text vector; see `AdditiveText`.
 
     Without a text, h is zero.
 
@@ -63,7 +61,7 @@ class TextAdaptor(ReadsTexts):
         super().__init__()
         self.user_texts, self.item_texts = UserTexts(rationales), ItemTexts(item_text)
         self.encode_users, self.encode_items = encode_users, encode_items
-        self.mix_users, self.mix_items = Beside(dimension, width), Beside(dimension, width)
+        self.mix_users, self.mix_items = AdditiveText(dimension, width), AdditiveText(dimension, width)
 
     def users(self, vectors: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """Map user vectors [n, d] of the user rows [n] to [n, d]."""

@@ -16,7 +16,7 @@ from ranking.cross import CrossPath
 from ranking.fusion import FusionLayer, Kind
 from ranking.rationales import Rationales
 from ranking.splits import Split
-from ranking.texts import ItemTexts, ReadsTexts
+from ranking.texts import ItemTexts, ReadsTexts, linear_from_zero
 
 Output = Literal["none", "cross", "kar", "slim"]
 
@@ -134,9 +134,7 @@ class ItemFeatures(ReadsTexts):
     def __init__(self, dimension: int, item_text: np.ndarray) -> None:
         super().__init__()
         self.texts = ItemTexts(item_text)
-        self.text = nn.Linear(self.texts.width, dimension)
-        nn.init.zeros_(self.text.weight)
-        nn.init.zeros_(self.text.bias)
+        self.text = linear_from_zero(self.texts.width, dimension)
 
     def forward(self, vectors: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
         """Map item ID embeddings [n, d] of item rows [n], or of all items, to item embeddings [n, d]."""

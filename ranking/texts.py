@@ -100,6 +100,14 @@ class ScaledTexts(nn.Module):
         return self
 
 
+def linear_from_zero(width: int, dimension: int) -> nn.Linear:
+    """Return W h + b, [n, width] → [n, dimension], that starts at zero: a vector it is added to starts as it is."""
+    layer = nn.Linear(width, dimension)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 class ReadsTexts(nn.Module):
     """A module with weights that read texts, which are worth nothing where the texts are scaled otherwise.
 

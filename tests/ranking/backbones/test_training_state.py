@@ -229,14 +229,19 @@ def featured(random_split, tmp_path):
     return make, path, rationales, texts
 
 
-def test_a_training_with_features_goes_on_with_the_same_ones(featured):
-    make, state, _, _ = featured
+def assert_goes_on_as_undisturbed(make, state):
+    """A training that was killed after its first evaluation ends in the weights of one that was not."""
     undisturbed, resumed, seen = make(), make(), []
     fit(undisturbed, SETTINGS, seed=5)
     fit(resumed, SETTINGS, seed=5, state_file=state, progress=seen.append)
     assert [point.epoch for point in seen] == [4, 6]
     for (key, one), other in zip(undisturbed.state_dict().items(), resumed.state_dict().values(), strict=True):
         assert torch.equal(one, other), key
+
+
+def test_a_training_with_features_goes_on_with_the_same_ones(featured):
+    make, state, _, _ = featured
+    assert_goes_on_as_undisturbed(make, state)
 
 
 @pytest.mark.parametrize("output", ["none", "cross", "kar"])
@@ -287,12 +292,7 @@ def test_a_state_from_before_the_fusion_and_the_validation_part_were_recorded_is
     torch.save(content, state)
     error = refused(make(), replace(SETTINGS, learning_rate=0.05), 5, state)
     assert (error.got, error.expected) == ("learning_rate 0.001", "learning_rate 0.05")
-    undisturbed, resumed, seen = make(), make(), []
-    fit(undisturbed, SETTINGS, seed=5)
-    fit(resumed, SETTINGS, seed=5, state_file=state, progress=seen.append)
-    assert [point.epoch for point in seen] == [4, 6]
-    for (key, one), other in zip(undisturbed.state_dict().items(), resumed.state_dict().values(), strict=True):
-        assert torch.equal(one, other), key
+    assert_goes_on_as_undisturbed(make, state)
 
 
 @pytest.mark.parametrize("name", [*SEQUENTIAL, *COLLABORATIVE])
