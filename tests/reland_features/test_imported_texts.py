@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
+from text_files import BOTH, PROSE, TEMPLATE, jsonl
 
 from reland_features.artifacts import ArtifactStore
 from reland_features.config import Rationales
@@ -18,19 +18,10 @@ from reland_features.estimates import Amount, estimate
 from reland_features.imported_texts import id_of_texts, import_texts, open_texts
 from reland_features.ledger import Ledger
 from reland_features.project import Project
-from reland_features.prompts import PromptTemplate, rationale_text
+from reland_features.prompts import rationale_text
 from reland_features.rationales import generate
 from reland_features.seed_tables import SeedTables
 from reland_features.seeds import sample_seeds
-
-TEMPLATE = PromptTemplate.load("movies")
-PROSE = "They like slow films. From *2001: A Space Odyssey* to *Heat*, genres such as: drama, war."
-BOTH = "Step 1: You like war films.\nStep 2:\nCategories:\n1. War\nMovies:\n1. Film four\n2. Nowhere to be found"
-
-
-def jsonl(path: Path, *rows: object) -> Path:
-    path.write_text("".join(f"{row if isinstance(row, str) else json.dumps(row)}\n" for row in rows))
-    return path
 
 
 @pytest.mark.parametrize(

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
+from text_files import BOTH, PROSE, TEMPLATE, jsonl
 
 from reland_features.columns import IMPORTED_TEXTS
 from reland_features.errors import CheckError, TableError
-from reland_features.prompts import PromptTemplate
 from reland_features.rationale_file import read_rationale_file
-
-TEMPLATE = PromptTemplate.load("movies")
-PROSE = "They like slow films. From *2001: A Space Odyssey* to *Heat*, genres such as: drama, war."
-BOTH = "Step 1: You like war films.\nStep 2:\nCategories:\n1. War\nMovies:\n1. Film four\n2. Nowhere to be found"
-
-
-def jsonl(path: Path, *rows: object) -> Path:
-    path.write_text("".join(f"{row if isinstance(row, str) else json.dumps(row)}\n" for row in rows))
-    return path
 
 
 def test_parquet_and_jsonl_of_the_same_texts_are_the_same(tmp_path):
