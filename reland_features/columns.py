@@ -244,13 +244,18 @@ _EMBEDDING = Column(
     "rationale_embedding", "list<float32>", nullable=True, description="Embedding of the Step 2 text, unit length."
 )
 _COMPONENTS = Column(
-    "rationale_components", "list<float32>", nullable=True, description="Leading PCA components of the embedding."
+    "rationale_components",
+    "list<float32>",
+    nullable=True,
+    description="Leading PCA components of the embedding; the axes are those of one pool_version.",
 )
 _SUMMARY = Column("summary", "string", nullable=True, description="Step 1: why, in one sentence.")
 _MATCH = (
     Column("seed_user_id", "string", nullable=True, description="Seed whose rationale is inherited; null: no match."),
     Column("similarity", "float32", nullable=True, description="Cosine similarity to that seed, Eq. (3)."),
-    Column("cluster_id", "int32", nullable=True, description="K-means cluster of that seed."),
+    Column(
+        "cluster_id", "int32", nullable=True, description="K-means cluster of that seed, numbered within a pool_version."
+    ),
 )
 
 USER_RATIONALE = Table(

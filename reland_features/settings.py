@@ -103,6 +103,8 @@ class Evaluation(Section):
     `test_fraction` above 0 holds out more of long histories: the last tenth of each user's interactions
     for 0.1, and as many before them, never fewer than `holdout`. This is the 80/10/10 split in time order
     of collaborative filtering.
+    Rankers are measured on a uniform sample of `max_users`, and those of `ranking.train` learn from as many; 0 is
+    everyone. `candidates` are the items that each is shown.
     `command` is run after publishing and writes the metrics that the report shows; {project} and
     {output} are filled in. An empty list runs nothing.
     """
@@ -111,10 +113,18 @@ class Evaluation(Section):
     test_fraction: float = Field(0.0, ge=0, le=0.4)
     min_history: int = Field(3, ge=1)
     candidates: int = Field(100, ge=2)
-    max_users: int = Field(2000, ge=10)
+    max_users: int = Field(2000, ge=0)
     command: tuple[str, ...] = (
         "{python}", "-m", "ranking.evaluate", "--project", "{project}", "--output", "{output}",
     )  # fmt: skip
+
+    @field_validator("max_users")
+    @classmethod
+    def _enough(cls, value: int) -> int:
+        """Refuse samples that tell nothing; 0 is everyone, as on the command lines."""
+        if 0 < value < 10:
+            raise ValueError("should be 0 for everyone, or 10 at least")
+        return value
 
 
 class Encoder(Section):

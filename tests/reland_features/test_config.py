@@ -99,6 +99,14 @@ def test_a_query_has_more_than_the_positive(project):
     assert "greater than or equal to 2" in str(caught.value)
 
 
+def test_rankers_are_measured_on_everyone_or_on_a_sample_that_tells_something(project):
+    assert load(project, ["evaluation.max_users=0"]).evaluation.max_users == 0
+    assert load(project, ["evaluation.max_users=10"]).evaluation.max_users == 10
+    for few in (-1, 9):
+        with pytest.raises(CheckError, match=r"'evaluation.max_users' is wrong"):
+            load(project, [f"evaluation.max_users={few}"])
+
+
 def test_an_empty_separator_of_categories_is_refused(project):
     """It would cut every text into letters."""
     with pytest.raises((CheckError, ConfigError)) as caught:
