@@ -1,4 +1,4 @@
-"""The README shows the examples as they are, and its commands exist."""
+"""The README shows the examples as they are, and its commands, and those of the guides, exist."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from reland_features.cli import app
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 GAINS = (ROOT / "docs" / "when_to_expect_a_gain.md").read_text()
+GUIDES = sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").glob("*.md"))
 PAGES = ["README.md", *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md"))]
+GUIDED = "\n".join((ROOT / page).read_text() for page in ["README.md", *GUIDES])
 
 
 @pytest.mark.parametrize(
@@ -24,18 +26,14 @@ def test_an_example_stands_in_the_readme_as_it_is(name):
     assert (ROOT / "examples" / name).read_text().rstrip() in README
 
 
-def test_every_reland_command_of_the_readme_exists():
-    commands = get_command(app).commands
-    used = set(re.findall(r"^reland ([a-z]+)", README, flags=re.MULTILINE)) | set(
-        re.findall(r"`reland ([a-z]+)", README)
-    )
-    assert used
-    assert used <= set(commands)
+def test_every_reland_command_that_is_told_exists():
+    used = set(re.findall(r"(?:^|`)reland ([a-z]+)", GUIDED, flags=re.MULTILINE))
+    assert {"run", "tune", "pool", "ledger"} <= used <= set(get_command(app).commands)
 
 
 def test_every_option_of_a_reland_command_line_exists():
     commands = get_command(app).commands
-    for line in re.findall(r"^\$? ?reland [a-z]+ .*$", README, flags=re.MULTILINE):
+    for line in re.findall(r"^\$? ?reland [a-z]+ .*$", GUIDED, flags=re.MULTILINE):
         words = line.removeprefix("$ ").split("#")[0].split()
         command = commands[words[1]]
         command = getattr(command, "commands", {}).get("".join(words[2:3]), command)
@@ -50,22 +48,31 @@ def test_every_linked_file_exists(page):
         assert (ROOT / page).parent.joinpath(target).exists(), target
 
 
-def anchors(text: str) -> set[str]:
+def anchors(page: Path) -> set[str]:
     """Return the anchors that GitHub makes of a page's headings."""
-    headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/when_to_expect_a_gain.md"])
-def test_every_link_within_a_page_leads_somewhere(page):
+@pytest.mark.parametrize("page", ["README.md", *GUIDES])
+def test_every_link_to_a_section_leads_somewhere(page):
+    links = re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", (ROOT / page).read_text())
+    for target, anchor in links:
+        assert anchor in anchors((ROOT / page).parent / target if target else ROOT / page), f"{target}#{anchor}"
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in ["README.md", *GUIDES] if "**On this page:**" in (ROOT / page).read_text()]
+)
+def test_every_section_of_a_page_stands_in_its_contents(page):
     text = (ROOT / page).read_text()
-    assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= anchors(text)
-
-
-def test_every_section_of_the_readme_stands_in_its_contents():
-    contents = README[README.index("**On this page:**") : README.index("## Two commands")]
-    sections = re.findall(r"^## (.+)$", README, flags=re.MULTILINE)
+    contents = re.search(r"\*\*On this page:\*\*.+?\n\n", text, flags=re.DOTALL)[0]
+    sections = re.findall(r"^## (.+)$", text, flags=re.MULTILINE)
     assert [" ".join(name.split()) for name in re.findall(r"\[([^]]+)\]\(#", contents)] == sections
+
+
+def test_every_guide_stands_in_the_readme():
+    assert {f"({guide})" for guide in GUIDES} <= set(re.findall(r"\(docs/[a-z_]+\.md\)", README))
 
 
 @pytest.mark.parametrize(
@@ -92,5 +99,28 @@ def test_the_figures_of_table_2_that_are_told_are_those_of_the_results(page, aft
         assert [float(cell) for cell in cells.strip(" |").split(" | ")] == pytest.approx(measured, abs=5.1e-5)
 
 
+def test_the_backbones_beside_published_figures_are_those_of_the_results():
+    """A row that says how many seeds is of the page with so many."""
+    more_seeds = {
+        "LightGCN": "table2_ml-1m_strong_lightgcn_id_four_seeds",
+        "NeuMF": "table2_ml-1m_strong_neumf_five_seeds",
+    }
+    table = re.findall(
+        r"^\| (\w+) \| (masked|unmasked) \|(.+)\|$", (ROOT / "docs/rankers.md").read_text(), flags=re.MULTILINE
+    )
+    assert len(table) == 7
+    for backbone, convention, cells in table:
+        beauty, _, movielens, _ = cells.split("|")
+        of_movielens = more_seeds[backbone] if "seeds" in movielens else "table2_ml-1m_id_only"
+        for page, cell in (("table2_beauty_id_only", beauty), (of_movielens, movielens)):
+            measured = pl.read_parquet(ROOT / "docs" / "results" / "ranking" / f"{page}.parquet").filter(
+                pl.col("variant") == "id", pl.col("setting") == backbone.lower(), pl.col("convention") == convention
+            )
+            told = [float(number) for number in cell.split("(")[0].split(",")]
+            assert told == pytest.approx(
+                [measured.filter(metric=name)["mean"].item() for name in ("hr", "ndcg")], abs=5.1e-5
+            )
+
+
 def test_no_figure_is_left_to_be_filled_in():
-    assert "@@" not in README
+    assert "@@" not in GUIDED
