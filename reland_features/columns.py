@@ -253,9 +253,7 @@ _SUMMARY = Column("summary", "string", nullable=True, description="Step 1: why, 
 _MATCH = (
     Column("seed_user_id", "string", nullable=True, description="Seed whose rationale is inherited; null: no match."),
     Column("similarity", "float32", nullable=True, description="Cosine similarity to that seed, Eq. (3)."),
-    Column(
-        "cluster_id", "int32", nullable=True, description="K-means cluster of that seed, numbered within a pool_version."
-    ),
+    Column("cluster_id", "int32", nullable=True, description="Cluster of that seed, numbered within a pool_version."),
 )
 
 USER_RATIONALE = Table(
