@@ -50,7 +50,7 @@ def rationales_at_events(project: RankingProject, split: Split) -> Rationales:
         The folder of the pool or of the behaviour vectors is gone.
     """
     pool, behavior = pool_and_vectors(project)
-    vectors = _aligned(split.user_ids, behavior.user_ids, behavior.vectors)
+    vectors = aligned(split.user_ids, behavior.user_ids, behavior.vectors)
     moments, users = folded_in(split, vectors)
     last = split.offsets[:-1] + split.training - 1
     row_of = {user: row for row, user in enumerate(split.user_ids)}
@@ -66,7 +66,7 @@ def rationales_at_events(project: RankingProject, split: Split) -> Rationales:
     seed_of_user = np.full(split.n_users, -1)
     seed_of_user[seed_rows] = np.arange(len(seeds))
     early = np.arange(len(users)) < last[users]
-    best = _nearest(moments, _unit(moments[last[seed_rows]]), np.where(early, seed_of_user[users], -1))
+    best = nearest(moments, unit(moments[last[seed_rows]]), np.where(early, seed_of_user[users], -1))
     ids = np.array([*seeds, None], dtype=object)[best]
     return rationales_of_seeds(project, ids[:, None], np.ones((len(ids), 1)))
 
@@ -129,7 +129,7 @@ def _own_counts(split: Split, users: np.ndarray) -> np.ndarray:
     return np.where(pairs[at] == keys, counts[at], 0)
 
 
-def _nearest(moments: np.ndarray, seeds: np.ndarray, forbidden: np.ndarray) -> np.ndarray:
+def nearest(moments: np.ndarray, seeds: np.ndarray, forbidden: np.ndarray) -> np.ndarray:
     """Return the seed of the highest cosine, int64 [N]: never `forbidden` (-1 is none); -1 where there is no other.
 
     A moment of zeros has none either.
@@ -145,16 +145,17 @@ def _nearest(moments: np.ndarray, seeds: np.ndarray, forbidden: np.ndarray) -> n
     return best
 
 
-def _aligned(wanted: pl.Series, ids: pl.Series, vectors: np.ndarray) -> np.ndarray:
+def aligned(wanted: pl.Series, ids: pl.Series, vectors: np.ndarray) -> np.ndarray:
     """Lay unit vectors out by `wanted`, float64 [U, d]; zeros where there is none."""
     rows = pl.DataFrame({"id": ids}).with_row_index("row")
     found = wanted.rename("id").to_frame().join(rows, on="id", how="left", maintain_order="left")["row"]
     has = found.is_not_null().to_numpy()
     laid = np.zeros((len(wanted), vectors.shape[1]))
-    laid[has] = _unit(vectors[found.drop_nulls().to_numpy()])
+    laid[has] = unit(vectors[found.drop_nulls().to_numpy()])
     return laid
 
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Bring the rows of float [n, d] to length 1, float64."""
     values = vectors.astype(np.float64)
     return values / np.linalg.norm(values, axis=1, keepdims=True)

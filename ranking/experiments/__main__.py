@@ -7,7 +7,20 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from ranking.experiments import ablation, case, curves, prepare, search, seeds, segments, summary, table2, table3, where
+from ranking.experiments import (
+    ablation,
+    case,
+    curves,
+    newcomers,
+    prepare,
+    search,
+    seeds,
+    segments,
+    summary,
+    table2,
+    table3,
+    where,
+)
 from ranking.experiments.options import add_options, add_page_options, add_results
 from ranking.experiments.study import Study, say_written
 from reland_features.errors import RelandError
@@ -22,6 +35,7 @@ EXPERIMENTS: dict[str, ModuleType] = {
     "segments": segments,
     "case": case,
     "where": where,
+    "newcomers": newcomers,
     "search": search,
 }
 _PRINTS_ONLY = ("case", "search")  # no page: nothing to name, and one run of each model

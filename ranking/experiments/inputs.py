@@ -15,6 +15,7 @@ from ranking.experiments.seed_subset import PoolFolder, subset_rationales
 from ranking.experiments.variants import variant
 from ranking.features import RankerFeatures, load_features, rationales_of_seeds, top_k
 from ranking.mean_text import mean_texts
+from ranking.newcomers import beginnings, newcomers, rationales_of_newcomers, without
 from ranking.point_in_time import rationales_at_events, shuffled_at_events
 from ranking.project import RankingProject
 from ranking.rationales import Rationales
@@ -35,6 +36,17 @@ def open_project(root: Path) -> RankingProject:
 def load_split(root: Path) -> Split:
     """Read a project's interactions once."""
     return Split.of(open_project(root))
+
+
+def split_of(root: Path, spec: RunSpec) -> Split:
+    """Return what a spec is trained on and measured on: whole, cut, without newcomers, or their beginnings."""
+    split = load_split(root)
+    if spec.keep_last is not None:
+        return split.keep_last(spec.keep_last)
+    if spec.known is None:
+        return split
+    users = newcomers(split)
+    return beginnings(split, users, spec.known) if spec.known else without(split, users)
 
 
 @lru_cache(maxsize=2)
@@ -87,9 +99,10 @@ def rationales_of(root: Path, spec: RunSpec) -> Rationales | None:
     chosen = variant(spec.variant)
     if chosen.texts == "none":
         return None
+    if spec.known and chosen.control != "constant":
+        return _of_newcomers(root, spec)
     if chosen.texts == "dated":
-        split = load_split(root)
-        split = split if not spec.keep_last else split.keep_last(spec.keep_last)
+        split = split_of(root, spec)
         found = rationales_at_events(open_project(root), split)
         if chosen.control == "shuffled":
             return shuffled_at_events(found, split, spec.seed)
@@ -109,6 +122,18 @@ def rationales_of(root: Path, spec: RunSpec) -> Rationales | None:
     if chosen.control == "shuffled":
         return found.shuffled(spec.seed)
     return found.constant() if chosen.control == "constant" else found
+
+
+def _of_newcomers(root: Path, spec: RunSpec) -> Rationales:
+    """Return what newcomers are given after their first interactions; the constant control is that of training."""
+    chosen, split, known = variant(spec.variant), load_split(root), spec.known or 0
+    users, met = newcomers(split), split_of(root, spec)
+    found = (
+        mean_texts(met, _features(root).item_text)
+        if chosen.texts == "history"
+        else rationales_of_newcomers(open_project(root), split, users, known)
+    )
+    return found.shuffled(spec.seed, among=np.unique(met.targets("test")[0])) if chosen.control else found
 
 
 def own_rationales(project: RankingProject, split: Split) -> Rationales:

@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -22,7 +23,7 @@ from ranking.backbones.base import Backbone
 from ranking.compact_views import FeaturesError
 from ranking.device import chosen_device, kept_weights
 from ranking.experiments.dataset import BACKBONES, Dataset
-from ranking.experiments.inputs import load_split, open_project, sides_of
+from ranking.experiments.inputs import open_project, sides_of, split_of
 from ranking.experiments.machine import machine, versions
 from ranking.experiments.run_inputs import check_inputs, inputs_of
 from ranking.experiments.runs import LEVELS, Plan, Run, RunSpec
@@ -33,6 +34,8 @@ from ranking.project import RankingProject
 from ranking.splits import Part, Split
 from reland_features.artifacts import whole_file
 from reland_features.errors import ArtifactError, CheckError, ConfigError, RelandError
+
+_OF_TRAINING = ("curve", "best", "best_epoch", "epochs", "training_seconds")
 
 
 @dataclass(frozen=True)
@@ -142,14 +145,9 @@ class Runner:
         ConfigError
             The project has published other features since the plan was made.
         """
-        backbone = self.untrained(plan)
+        backbone, training = self._train(plan)
         spec, project = plan.spec, open_project(plan.project)
         pool = PoolFolder.of(project).facts() if variant(spec.variant).reads_pool else None
-        fitted = (
-            fit(backbone, plan.hyperparameters.fit, seed=spec.seed, state_file=self._state(plan))
-            if any(weights.requires_grad for weights in backbone.parameters())
-            else Fit((), 0, {}, 0, 0.0)  # popularity and item-kNN only count
-        )
         started = time.process_time()
         metrics = evaluate(backbone, self.part)
         seconds = time.process_time() - started
@@ -159,26 +157,39 @@ class Runner:
             hit_rate={name: values.astype(np.uint8) for name, values in metrics.hit_rate.items()},
             ndcg={name: values.astype(np.float32) for name, values in metrics.ndcg.items()},
             facts={
-                "spec": dataclasses.asdict(spec),
+                "spec": spec.as_dict(),
                 "hyperparameters": plan.hyperparameters.as_dict(),
                 "part": self.part,
                 "inputs": dict(plan.inputs) | ({"pool_version": project.pool_version} if pool else {}),
                 **({"pool": pool} if pool else {}),
-                "curve": [dataclasses.asdict(point) for point in fitted.curve],
-                "best": fitted.best,
-                "best_epoch": fitted.best_epoch,
-                "epochs": fitted.epochs,
-                "training_seconds": round(fitted.seconds, 3),
+                **training,
                 "evaluation_seconds": round(seconds, 3),
                 "machine": machine(chosen_device(self.device)),
                 "versions": versions(),
             },
         )
-        if self.keep_weights:
+        if self.keep_weights and not spec.known:  # newcomers are met with the weights of the others
             self._save(backbone, plan)
         run.write(self.path(plan))
         self._state(plan).unlink(missing_ok=True)
         return run, backbone
+
+    def _train(self, plan: Plan) -> tuple[Backbone, dict[str, Any]]:
+        """Return a plan's trained backbone, and what its run says of the training; newcomers are met with another's."""
+        spec, backbone = plan.spec, self.untrained(plan)
+        if spec.known:
+            learned = dataclasses.replace(spec, known=0)
+            backbone.load_state_dict(self.trained(learned).state_dict())
+            facts = self.run(self.plan(learned)).facts
+            return backbone, {name: facts[name] for name in _OF_TRAINING}
+        fitted = (
+            fit(backbone, plan.hyperparameters.fit, seed=spec.seed, state_file=self._state(plan))
+            if any(weights.requires_grad for weights in backbone.parameters())
+            else Fit((), 0, {}, 0, 0.0)  # popularity and item-kNN only count
+        )
+        curve = [dataclasses.asdict(point) for point in fitted.curve]
+        values = (curve, fitted.best, fitted.best_epoch, fitted.epochs, round(fitted.seconds, 3))
+        return backbone, dict(zip(_OF_TRAINING, values, strict=True))
 
     def run(self, plan: Plan) -> Run:
         """Return a plan's run: read where it is there, as another command may have been faster, or else trained."""
@@ -213,10 +224,9 @@ class Runner:
         """Build a run's backbone with its features; raise `ConfigError` where they are no longer those of the plan."""
         spec, root = plan.spec, plan.project
         check_inputs(plan)
-        split, sides = load_split(root), sides_of(root, spec)
+        split, sides = split_of(root, spec), sides_of(root, spec)
         check_inputs(plan)  # again: others may have been published while these were read
-        cut = split if spec.keep_last is None else split.keep_last(spec.keep_last)
-        backbone = build(spec.backbone, cut, plan.hyperparameters.options, sides=sides, seed=spec.seed)
+        backbone = build(spec.backbone, split, plan.hyperparameters.options, sides=sides, seed=spec.seed)
         return backbone.to(chosen_device(self.device))
 
     def _plans(self, specs: Iterable[RunSpec]) -> dict[RunSpec, Plan]:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ranking.backbones import FLOORS, SEQUENTIAL
 from ranking.experiments.dataset import Hyperparameters
 from ranking.experiments.variants import variant
 from reland_features.artifacts import content_id, whole_file
@@ -48,11 +49,14 @@ class RunSpec:
         Whether the `quick` hyperparameters are used.
     overrides : tuple of (str, value)
         Hyperparameters by ``options.<name>`` or ``fit.<name>``.
+    known : int, optional
+        Keep newcomers (`ranking.newcomers`) out of training, and measure them after their first so many interactions;
+        0 is the training itself, measured on the others.
 
     Raises
     ------
     ConfigError
-        The variant reads what came before a cut, and users are not cut.
+        The variant reads what came before a cut, and users are not cut; or it cannot meet newcomers.
     """
 
     dataset: str
@@ -65,6 +69,7 @@ class RunSpec:
     seed_users: float = 1.0
     quick: bool = False
     overrides: tuple[tuple[str, Any], ...] = ()
+    known: int | None = None
 
     def __post_init__(self) -> None:
         if variant(self.variant).texts == "earlier" and not self.keep_last:
@@ -74,6 +79,33 @@ class RunSpec:
                 got=self.variant,
                 hint="python -m ranking.experiments where --keep-last 5,10, or take mean_text",
             )
+        if self.known is not None:
+            self._check_newcomers()
+
+    def _check_newcomers(self) -> None:
+        """Raise `ConfigError` unless the backbone can score, and the variant describe, users it never learned from."""
+        met = ("none", "matched", "history")
+        wrong = {
+            f"backbone {self.backbone}": self.task != "sequential" or self.backbone in FLOORS,
+            f"variant {self.variant}": variant(self.variant).texts not in met,
+            "users who are cut": self.keep_last is not None,
+            "fewer seed users": self.seed_users != 1,
+        }
+        if bad := [what for what, is_wrong in wrong.items() if is_wrong]:
+            raise ConfigError(
+                "this cannot be measured on users that a ranker never learned from",
+                where="newcomers",
+                got=", ".join(bad),
+                expected=f"a backbone that reads histories ({', '.join(SEQUENTIAL)}), and a variant without "
+                "rationales, with matched ones or with the mean text of the history",
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values; `known`, which older runs have not, only where it is given."""
+        values = dataclasses.asdict(self)
+        if self.known is None:
+            del values["known"]
+        return values
 
     def canonical(self) -> RunSpec:
         """Forget what does not matter: a variant that reads no pool is the same whatever its source."""
@@ -85,6 +117,7 @@ class RunSpec:
         """Return the spec in a few words."""
         more = [
             self.source,
+            "" if self.known is None else f"first {self.known} of newcomers" if self.known else "without newcomers",
             f"last {self.keep_last}" if self.keep_last else "",
             f"{self.seed_users:.0%} of the seed users" if self.seed_users != 1 else "",
             "quick" if self.quick else "",
@@ -118,7 +151,7 @@ class Plan:
         """Hash of all of it."""
         return content_id(
             {
-                "spec": dataclasses.asdict(self.spec),
+                "spec": self.spec.as_dict(),
                 "hyperparameters": self.hyperparameters.as_dict(),
                 "inputs": dict(self.inputs),
             }

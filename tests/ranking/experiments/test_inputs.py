@@ -10,11 +10,13 @@ import pytest
 from matched_project import make_project, of_users
 
 from ranking.backbones.base import First, SameOutput
+from ranking.compact_views import FeaturesError
 from ranking.experiments.inputs import mean_texts, own_rationales, rationales_of, sides_of
 from ranking.experiments.runs import RunSpec
 from ranking.experiments.seed_subset import PoolFolder, subset_rationales
 from ranking.features import load_features, pool_and_vectors
 from ranking.fusion import Attention, Concat, Gate
+from ranking.newcomers import newcomers, rationales_of_newcomers, without
 from ranking.point_in_time import folded_in, rationales_at_events
 from ranking.project import RankingProject
 from ranking.splits import Split
@@ -177,3 +179,61 @@ def test_variants_fuse_as_they_say(project, name, kind, dropout):
 
 def test_ids_alone_need_no_features(project):
     assert sides_of(project.root, RunSpec("made-up", "sequential", "sasrec", "id")) is None
+
+
+def test_newcomers_get_the_seed_nearest_to_their_first_interactions_from_the_others_alone(prepared, project, split):
+    users = newcomers(split)
+    known = 2
+    found = rationales_of_newcomers(project, split, users, known)
+    pool, behavior = pool_and_vectors(project)
+    vectors = {u: v / np.linalg.norm(v) for u, v in zip(behavior.user_ids, behavior.vectors, strict=True)}
+    others = {user: set(items) for user, items in _training(split).items() if user not in set(users.tolist())}
+
+    def item_vector(item: int) -> np.ndarray:
+        owners = [user for user, items in _training(split).items() if user in others for i in items if i == item]
+        names = [split.user_ids[user] for user in owners]
+        shares = [vectors.get(n, np.zeros(2)) / np.sqrt(split.training[u]) for n, u in zip(names, owners, strict=True)]
+        return sum(shares, np.zeros(2)) / max(len(owners), 1)
+
+    embedding = dict(prepared.toy.pool.select("seed_user_id", "rationale_embedding").iter_rows())
+    rows = {user: row for row, user in enumerate(split.user_ids)}
+    seeds = [seed for seed in pool.frame["seed_user_id"] if rows[seed] in others]
+    assert 0 < len(seeds) < pool.frame.height, "some newcomer is a seed, whose text nobody is given"
+    moments, _ = folded_in(without(split, users), np.array([vectors.get(u, np.zeros(2)) for u in split.user_ids]))
+    ends = np.concatenate([[0], np.cumsum(np.diff(without(split, users).offsets))])
+    of_seed = [moments[ends[rows[seed]] + split.training[rows[seed]] - 1] for seed in seeds]
+    directions = np.array([vector / np.linalg.norm(vector) for vector in of_seed])
+    measured = [user for user in users if np.diff(split.offsets)[user] > known]
+    assert measured
+    for user in measured:
+        first = split.items[split.offsets[user] : split.offsets[user] + known]
+        nearest = seeds[int((directions @ sum(item_vector(item) for item in first)).argmax())]
+        np.testing.assert_array_equal(texts(found)[user], np.array(embedding[nearest], dtype=np.float32))
+    assert not found.has[np.setdiff1d(np.arange(split.n_users), measured)].any()
+
+
+def test_what_a_newcomer_is_given_does_not_know_what_it_does_next(project, split, monkeypatch):
+    users = newcomers(split)
+    before = rationales_of_newcomers(project, split, users, 1)
+    later = split.items.copy()
+    for user in users:
+        later[split.offsets[user] + 1 : split.offsets[user + 1]] = user % split.n_items
+    pool, behavior = pool_and_vectors(project)
+    own = np.isin(behavior.user_ids.to_numpy(), split.user_ids.gather(users).to_numpy())
+    other = dataclasses.replace(behavior, vectors=np.where(own[:, None], -behavior.vectors[:, ::-1], behavior.vectors))
+    monkeypatch.setattr("ranking.newcomers.pool_and_vectors", lambda project: (pool, other))
+    after = rationales_of_newcomers(project, dataclasses.replace(split, items=later), users, 1)
+    np.testing.assert_array_equal(texts(before), texts(after))
+
+
+def test_newcomers_of_whom_no_seed_is_left_are_an_error(project, split):
+    seeds = split.user_ids.is_in(pool_and_vectors(project)[0].frame["seed_user_id"].implode()).arg_true().to_numpy()
+    with pytest.raises(FeaturesError, match="no seed can be matched to newcomers"):
+        rationales_of_newcomers(project, split, seeds, 1)
+
+
+def _training(split) -> dict[int, list[int]]:
+    found: dict[int, list[int]] = {}
+    for user, item in zip(*split.training_pairs(), strict=True):
+        found.setdefault(int(user), []).append(int(item))
+    return found

@@ -1,0 +1,82 @@
+"""New users on a toy world: trained without them, and measured after their first interactions."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+from made_up import made_up
+
+from ranking.experiments.inputs import load_split
+from ranking.experiments.newcomers import mean_run, span
+from ranking.experiments.runs import Run, RunSpec
+from ranking.newcomers import newcomers
+from reland_features.errors import ConfigError
+
+
+def test_newcomers_are_met_with_weights_that_never_saw_them(world, capsys):
+    file = world.folder / "made-up.toml"
+    file.write_text(file.read_text() + "[sequential.sasrec]\nfit = { max_epochs = 2 }\n")
+    command = ("newcomers", "--variants", "reland", "--known", "1,2-3")
+    assert world.run(*command) == 0
+    runs = [Run.read(path) for path in (world.results / "raw").rglob("*.parquet")]
+    of = {(run.facts["spec"]["variant"], run.facts["spec"]["known"]): run for run in runs}
+    variants = ("f_item", "reland", "reland_shuffled", "reland_constant")
+    assert set(of) == {(name, known) for name in variants for known in range(4)}
+    new = newcomers(load_split(world.projects / "made-up" / "sequential"))
+    for (name, known), run in of.items():
+        assert np.isin(run.users, new).all() == (known > 0)
+        assert known or not np.isin(run.users, new).any()
+        assert run.facts["curve"] == of[name, 0].facts["curve"], "one training for all moments"
+    weights = list((world.projects / "weights").glob("*.pt"))
+    assert len(weights) == len(variants)
+
+    frame = pl.read_parquet(world.results / "newcomers_made-up.parquet")
+    assert set(frame["setting"]) == {"sasrec, learned from", "sasrec, first 1", "sasrec, first 2-3"}
+    row = frame.filter(setting="sasrec, first 2-3", variant="reland", metric="ndcg", convention="masked")
+    both = [of["reland", known].values("ndcg", "masked") for known in (2, 3)]
+    assert row["mean"].drop_nulls().item() == pytest.approx(np.mean(both))
+    assert "A third of the users" in world.text("newcomers_made-up")
+
+    capsys.readouterr()
+    assert world.run(*command) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "to do" in line]
+    assert said == [f"{n} runs: {n} finished before, 0 to do" for n in (4, 4, 8)]
+
+
+def test_a_user_is_averaged_over_the_moments_at_which_it_was_met():
+    first, second = made_up([0.2, 0.4, 0.6], level=[1, 2, 3]), made_up([0.8, 0.0], level=[1, 2])
+    mean = mean_run([first, second])
+    assert mean.users.tolist() == [0, 1, 2]
+    assert mean.level.tolist() == [1, 2, 3]
+    np.testing.assert_allclose(mean.values("ndcg", "masked"), [0.5, 0.2, 0.6], rtol=1e-6)
+    np.testing.assert_allclose(mean.values("hr", "masked"), [1, 0.5, 1])
+
+
+def test_moments_are_counts_or_spans():
+    assert [list(span(text)) for text in ("1", "3-5")] == [[1], [3, 4, 5]]
+    for wrong in ("0", "0-2", "5-3", "a", "1-", "-2", "1-2-3"):
+        with pytest.raises(ConfigError, match="--known"):
+            span(wrong)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"task": "collaborative", "backbone": "lightgcn"}, "backbone lightgcn"),
+        ({"backbone": "popularity"}, "backbone popularity"),
+        ({"variant": "own"}, "variant own"),
+        ({"keep_last": 5}, "users who are cut"),
+        ({"seed_users": 0.5}, "fewer seed users"),
+    ],
+)
+def test_what_cannot_be_measured_on_newcomers_is_said_before_anything_is_trained(more, said):
+    with pytest.raises(ConfigError, match="never learned from") as caught:
+        RunSpec(**{"dataset": "d", "task": "sequential", "backbone": "sasrec", "variant": "reland", "known": 1, **more})
+    assert caught.value.got == said
+
+
+def test_a_spec_without_newcomers_is_kept_under_the_id_it_always_had():
+    spec = RunSpec("d", "sequential", "sasrec", "id")
+    assert "known" not in spec.as_dict()
+    assert RunSpec("d", "sequential", "sasrec", "id", known=0).as_dict()["known"] == 0
