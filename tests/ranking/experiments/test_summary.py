@@ -97,6 +97,7 @@ def test_of_a_comparison_on_several_pages_the_row_with_the_most_seeds_stands(tmp
         {"keep_last": 5},
         {"seed_users": 0.5},
         {"overrides": [["options.dropout", 0.3]]},
+        {"known": 1},
     ],
 )
 def test_another_comparison_stands_beside_that_with_more_seeds(tmp_path, other):
