@@ -75,6 +75,13 @@ def test_every_guide_stands_in_the_readme():
     assert {f"({guide})" for guide in GUIDES} <= set(re.findall(r"\(docs/[a-z_]+\.md\)", README))
 
 
+def test_every_page_of_results_stands_in_their_index():
+    folder = ROOT / "docs" / "results"
+    linked = set(re.findall(r"\]\(([^)]+)\)", (folder / "README.md").read_text()))
+    pages = {str(page.relative_to(folder)) for page in folder.rglob("*.md")} - {"README.md"}
+    assert sorted(pages - linked) == []
+
+
 @pytest.mark.parametrize(
     "page, after, backbones",
     [
