@@ -5,6 +5,7 @@ The other ones need real tables and name their command in docs/results/.
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ COMMANDS = (("benchmarks.demo",), ("benchmarks.scale", "--users", "200000"))
 
 
 def main() -> None:
+    argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__).parse_args()
     print(f"machine: {machine()}")
     for command in COMMANDS:
         print(f"\n$ python -m {' '.join(command)}", flush=True)
