@@ -128,8 +128,8 @@ def _toml(folder: Path, sources: Mapping[str, Path | str], recognised: Recognise
         lines.append("")
     lines += [
         "[evaluation]",
-        "# The last 2 interactions of each user are hidden from everything and measure the ranker.",
-        "# In production: 0, so that features use all behaviour.",
+        "# The last 2 interactions of users with 5 or more are hidden from everything and measure the ranker.",
+        "# In production 0, if your ranker learns from earlier published runs; ranking.train needs 2.",
         "holdout = 2",
         "",
         "[seeds]",

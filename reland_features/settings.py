@@ -97,14 +97,14 @@ class Data(Section):
 class Evaluation(Section):
     """What is kept away from every stage so that rankers can be measured on it.
 
-    `holdout` last interactions of each user are hidden from encoder, LLM and features: the last one is
+    `holdout` last interactions of each user who has `min_history` more are hidden from encoder, LLM and features: the last one is
     the test label, the one before the ranker's training label. Set 0 in production, where rankers learn from a
     point-in-time join on earlier runs; those of `ranking.train` learn from what is held out.
     `test_fraction` above 0 holds out more of long histories: the last tenth of each user's interactions
     for 0.1, and as many before them, never fewer than `holdout`. This is the 80/10/10 split in time order
     of collaborative filtering.
-    Rankers are measured on a uniform sample of `max_users`, and those of `ranking.train` learn from as many; 0 is
-    everyone. `candidates` are the items that each is shown.
+    Rankers are measured on a uniform sample of `max_users`, and XGBoost and MaskNet of `ranking.train` learn from as
+    many; 0 is everyone. `candidates` are the items that each is shown.
     `command` is run after publishing and writes the metrics that the report shows; {project} and
     {output} are filled in. An empty list runs nothing.
     """
