@@ -39,3 +39,25 @@ def mean_texts(split: Split, item_text: np.ndarray, *, without_last: int = 0) ->
     counted = np.arange(len(users)) - np.searchsorted(users, users) < (split.training - without_last)[users]
     means = mean_vectors(users[counted], items[counted], split.n_users, item_text)
     return Rationales.of_users(means, np.asarray(means.any(axis=1)))
+
+
+def mean_texts_at_events(split: Split, item_text: np.ndarray) -> Rationales:
+    """Give each user, just after each interaction, the mean of the item texts so far, at unit length.
+
+    Parameters
+    ----------
+    item_text : numpy.ndarray
+        float32 [I, D]; items without a text, rows of zeros, do not count.
+
+    Returns
+    -------
+    Rationales
+        `rows` is int64 [N, 1], one per interaction of ``split.items``, as of `ranking.point_in_time`; -1 where no item
+        so far has a text.
+    """
+    means = item_text[split.items].astype(np.float32)
+    for start, stop in zip(split.offsets[:-1], split.offsets[1:], strict=True):
+        np.cumsum(means[start:stop], axis=0, out=means[start:stop])
+    length = np.linalg.norm(means, axis=1, keepdims=True)
+    means /= np.where(length > 0, length, 1)
+    return Rationales.of_users(means, length[:, 0] > 0)

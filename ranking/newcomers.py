@@ -1,7 +1,8 @@
-"""Users whom a ranker never learned from: who they are here, what is known of them, and which rationale that matches.
+"""Users whom a ranker never learned from: who they are here, and which of their interactions are known.
 
-A third of the users is kept out of training altogether and then met as new users are: with their first few
-interactions, which give them a history, a match and its rationale, and no weight of the ranker.
+A third of the users is kept out of training altogether and then met as new users are, with their first few
+interactions. What a ranker reads of a user is made from the interactions so far, in training and when newcomers are
+met (`ranking.point_in_time`): weights that learnt from whole histories would meet vectors of another kind.
 """
 
 from __future__ import annotations
@@ -10,11 +11,6 @@ import dataclasses
 
 import numpy as np
 
-from ranking.compact_views import FeaturesError
-from ranking.features import pool_and_vectors, rationales_of_seeds
-from ranking.point_in_time import aligned, folded_in, nearest, unit
-from ranking.project import RankingProject
-from ranking.rationales import Rationales
 from ranking.splits import Split
 from reland_features.errors import ConfigError
 
@@ -44,65 +40,29 @@ def beginnings(split: Split, users: np.ndarray, known: int) -> Split:
     Raises
     ------
     ConfigError
-        `known` is below 1.
+        `known` is below 1, or no user has so many interactions and one more.
     """
-    if known < 1:
-        raise ConfigError("a history has one interaction at least", where="known", got=known, expected="1 or more")
+    longest = int(np.diff(split.offsets)[users].max(initial=0)) - 1
+    if not 1 <= known <= longest:
+        raise ConfigError(
+            "no newcomer has so many interactions and one more", where="known", got=known, expected=f"1 to {longest}"
+        )
     has = np.zeros(split.n_users, dtype=np.int64)
     has[users[np.diff(split.offsets)[users] > known]] = 1
     return _first(split, has * (known + 1), has * known, has * 0)
 
 
-def rationales_of_newcomers(project: RankingProject, split: Split, users: np.ndarray, known: int) -> Rationales:
-    """Match the first `known` interactions of newcomers to the seeds among the other users, Eq. (3).
+def untrained(split: Split, users: np.ndarray) -> Split:
+    """Take some users' interactions out of the training part and leave them in place: nothing is made from them."""
+    training = split.training.copy()
+    training[users] = 0
+    return dataclasses.replace(split, training=training, validation=split.validation + split.training - training)
 
-    Vectors are folded in as in `ranking.point_in_time`, from the interactions of the others alone: a newcomer's own
-    published vector, and the text that was written of one who is a seed, know what is to be predicted.
 
-    Parameters
-    ----------
-    split : Split
-        With all interactions of all users.
-    users : numpy.ndarray
-        int64 [n], rows of the newcomers.
-
-    Returns
-    -------
-    Rationales
-        `rows` is int64 [U, 1]; -1 for all other users, and for newcomers of whom so much is not known or none of whose
-        items anybody else took.
-
-    Raises
-    ------
-    FeaturesError
-        No seed is left among the other users.
-    """
-    is_new = np.isin(np.arange(split.n_users), users)
-    met = dataclasses.replace(
-        split,
-        training=np.where(is_new, 0, split.training),
-        validation=np.where(is_new, split.training + split.validation, split.validation),
-    )
-    pool, behavior = pool_and_vectors(project)
-    moments, _ = folded_in(met, aligned(split.user_ids, behavior.user_ids, behavior.vectors))
-    row_of = {user: row for row, user in enumerate(split.user_ids)}
-    rows = np.array([row_of[seed] for seed in pool.frame["seed_user_id"] if seed in row_of], dtype=np.int64)
-    rows = rows[~is_new[rows] & (split.training[rows] > 0)]
-    ends = split.offsets[rows] + split.training[rows] - 1
-    rows, ends = rows[moments[ends].any(axis=1)], ends[moments[ends].any(axis=1)]
-    if not len(rows):
-        raise FeaturesError(
-            "no seed can be matched to newcomers",
-            where=f"pool {pool.pool_version}",
-            got=f"{pool.frame.height:,} seeds, none among the users that the ranker learns from",
-            hint="draw more seeds: seeds.fraction in reland.toml, then reland run",
-        )
-    measured = users[np.diff(split.offsets)[users] > known]
-    seen = moments[split.offsets[measured] + known - 1]
-    best = nearest(seen, unit(moments[ends]), np.full(len(measured), -1))
-    ids = np.full(split.n_users, None, dtype=object)
-    ids[measured] = np.array([*split.user_ids.gather(rows), None], dtype=object)[best]
-    return rationales_of_seeds(project, ids[:, None], np.ones((split.n_users, 1)))
+def events_of(split: Split, part: Split) -> np.ndarray:
+    """Return the place in `split` of each interaction of what `without` or `beginnings` made of it, int64 [N']."""
+    sizes = np.diff(part.offsets)
+    return np.arange(len(part.items)) + np.repeat(split.offsets[:-1] - part.offsets[:-1], sizes)
 
 
 def _first(split: Split, kept: np.ndarray, training: np.ndarray, validation: np.ndarray) -> Split:

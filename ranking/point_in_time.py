@@ -50,11 +50,12 @@ def rationales_at_events(project: RankingProject, split: Split) -> Rationales:
         The folder of the pool or of the behaviour vectors is gone.
     """
     pool, behavior = pool_and_vectors(project)
-    vectors = aligned(split.user_ids, behavior.user_ids, behavior.vectors)
+    vectors = _aligned(split.user_ids, behavior.user_ids, behavior.vectors)
     moments, users = folded_in(split, vectors)
     last = split.offsets[:-1] + split.training - 1
     row_of = {user: row for row, user in enumerate(split.user_ids)}
-    seeds = [seed for seed in pool.frame["seed_user_id"] if seed in row_of and moments[last[row_of[seed]]].any()]
+    rows = [row_of[seed] for seed in pool.frame["seed_user_id"] if seed in row_of]
+    seeds = [split.user_ids[row] for row in rows if split.training[row] and moments[last[row]].any()]
     if not seeds:
         raise FeaturesError(
             "no seed can be matched at moments of the past",
@@ -66,7 +67,7 @@ def rationales_at_events(project: RankingProject, split: Split) -> Rationales:
     seed_of_user = np.full(split.n_users, -1)
     seed_of_user[seed_rows] = np.arange(len(seeds))
     early = np.arange(len(users)) < last[users]
-    best = nearest(moments, unit(moments[last[seed_rows]]), np.where(early, seed_of_user[users], -1))
+    best = _nearest(moments, _unit(moments[last[seed_rows]]), np.where(early, seed_of_user[users], -1))
     ids = np.array([*seeds, None], dtype=object)[best]
     return rationales_of_seeds(project, ids[:, None], np.ones((len(ids), 1)))
 
@@ -83,7 +84,9 @@ def shuffled_at_events(rationales: Rationales, split: Split, seed: int) -> Ratio
     rationales : Rationales
         `rows` int64 [N, k], one per interaction of ``split.items``.
     """
-    givers = np.random.default_rng(seed).permutation(split.n_users)
+    givers = np.arange(split.n_users)
+    among = np.flatnonzero(np.diff(split.offsets))  # who has none has nothing to give
+    givers[among] = np.random.default_rng(seed).permutation(among)
     users = np.repeat(np.arange(split.n_users), np.diff(split.offsets))
     place = np.arange(len(users)) - split.offsets[users]
     giver, own = givers[users], split.training[users]
@@ -129,7 +132,7 @@ def _own_counts(split: Split, users: np.ndarray) -> np.ndarray:
     return np.where(pairs[at] == keys, counts[at], 0)
 
 
-def nearest(moments: np.ndarray, seeds: np.ndarray, forbidden: np.ndarray) -> np.ndarray:
+def _nearest(moments: np.ndarray, seeds: np.ndarray, forbidden: np.ndarray) -> np.ndarray:
     """Return the seed of the highest cosine, int64 [N]: never `forbidden` (-1 is none); -1 where there is no other.
 
     A moment of zeros has none either.
@@ -145,17 +148,16 @@ def nearest(moments: np.ndarray, seeds: np.ndarray, forbidden: np.ndarray) -> np
     return best
 
 
-def aligned(wanted: pl.Series, ids: pl.Series, vectors: np.ndarray) -> np.ndarray:
+def _aligned(wanted: pl.Series, ids: pl.Series, vectors: np.ndarray) -> np.ndarray:
     """Lay unit vectors out by `wanted`, float64 [U, d]; zeros where there is none."""
     rows = pl.DataFrame({"id": ids}).with_row_index("row")
     found = wanted.rename("id").to_frame().join(rows, on="id", how="left", maintain_order="left")["row"]
     has = found.is_not_null().to_numpy()
     laid = np.zeros((len(wanted), vectors.shape[1]))
-    laid[has] = unit(vectors[found.drop_nulls().to_numpy()])
+    laid[has] = _unit(vectors[found.drop_nulls().to_numpy()])
     return laid
 
 
-def unit(vectors: np.ndarray) -> np.ndarray:
-    """Bring the rows of float [n, d] to length 1, float64."""
+def _unit(vectors: np.ndarray) -> np.ndarray:
     values = vectors.astype(np.float64)
     return values / np.linalg.norm(values, axis=1, keepdims=True)

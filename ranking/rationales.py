@@ -76,19 +76,12 @@ class Rationales:
         rows = np.where(has, np.cumsum(has) - 1, -1)[:, None].astype(np.int64)
         return cls(embeddings[has], rows, (rows >= 0).astype(np.float32))
 
-    def shuffled(self, seed: int, among: np.ndarray | None = None) -> Rationales:
+    def shuffled(self, seed: int) -> Rationales:
         """Deal the users' rationales out to other users, those of nobody included: the first control.
 
         How often each rationale occurs stays, and so does how many users have none; who has which is chance.
-
-        Parameters
-        ----------
-        among : numpy.ndarray, optional
-            int64 [n], rows of the users who take part; everybody unless given.
         """
-        order = np.arange(self.n_users)
-        among = order if among is None else among
-        order[among] = np.random.default_rng(seed).permutation(among)
+        order = np.random.default_rng(seed).permutation(self.n_users)
         return dataclasses.replace(self, rows=self.rows[order], weights=self.weights[order])
 
     def constant(self) -> Rationales:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,8 +15,8 @@ from ranking.experiments.runs import RunSpec
 from ranking.experiments.seed_subset import PoolFolder, subset_rationales
 from ranking.experiments.variants import variant
 from ranking.features import RankerFeatures, load_features, rationales_of_seeds, top_k
-from ranking.mean_text import mean_texts
-from ranking.newcomers import beginnings, newcomers, rationales_of_newcomers, without
+from ranking.mean_text import mean_texts, mean_texts_at_events
+from ranking.newcomers import beginnings, events_of, newcomers, untrained, without
 from ranking.point_in_time import rationales_at_events, shuffled_at_events
 from ranking.project import RankingProject
 from ranking.rationales import Rationales
@@ -84,7 +85,7 @@ def sides_of(root: Path, spec: RunSpec) -> Sides | None:
         dropout=chosen.dropout,
         output=chosen.output,
         on_items=chosen.item_text,
-        by_event=chosen.texts == "dated",
+        by_event=chosen.by_event,
     )
 
 
@@ -99,13 +100,10 @@ def rationales_of(root: Path, spec: RunSpec) -> Rationales | None:
     chosen = variant(spec.variant)
     if chosen.texts == "none":
         return None
-    if spec.known and chosen.control != "constant":
-        return _of_newcomers(root, spec)
-    if chosen.texts == "dated":
-        split = split_of(root, spec)
-        found = rationales_at_events(open_project(root), split)
+    if chosen.by_event:
+        found = _at_events(root, spec)
         if chosen.control == "shuffled":
-            return shuffled_at_events(found, split, spec.seed)
+            return shuffled_at_events(found, split_of(root, spec), spec.seed)
     elif chosen.texts == "top3":
         found = top_k(open_project(root), load_split(root), 3)
     elif chosen.texts == "history":
@@ -121,19 +119,39 @@ def rationales_of(root: Path, spec: RunSpec) -> Rationales | None:
         found = _features(root).rationales
     if chosen.control == "shuffled":
         return found.shuffled(spec.seed)
-    return found.constant() if chosen.control == "constant" else found
+    if chosen.control == "constant":
+        found = found.constant()
+        if spec.known:  # what the weights know as everybody's, not the mean of what newcomers have
+            found = dataclasses.replace(found, embeddings=_constant_of_training(root, spec))
+    return found
 
 
-def _of_newcomers(root: Path, spec: RunSpec) -> Rationales:
-    """Return what newcomers are given after their first interactions; the constant control is that of training."""
-    chosen, split, known = variant(spec.variant), load_split(root), spec.known or 0
-    users, met = newcomers(split), split_of(root, spec)
-    found = (
-        mean_texts(met, _features(root).item_text)
-        if chosen.texts == "history"
-        else rationales_of_newcomers(open_project(root), split, users, known)
-    )
-    return found.shuffled(spec.seed, among=np.unique(met.targets("test")[0])) if chosen.control else found
+def _at_events(root: Path, spec: RunSpec) -> Rationales:
+    """Return the rationale of each interaction of a spec's split, just after it.
+
+    Of newcomers nothing is in what the others are given, neither their texts nor their interactions.
+    """
+    split, part = load_split(root), split_of(root, spec)
+    if variant(spec.variant).texts == "so far":
+        return mean_texts_at_events(part, _features(root).item_text)
+    if spec.known is None:
+        return rationales_at_events(open_project(root), part)
+    found, rows = _matched_without_newcomers(root), events_of(split, part)
+    return dataclasses.replace(found, rows=found.rows[rows], weights=found.weights[rows])
+
+
+@lru_cache(maxsize=2)
+def _matched_without_newcomers(root: Path) -> Rationales:
+    split = load_split(root)
+    return rationales_at_events(open_project(root), untrained(split, newcomers(split)))
+
+
+@lru_cache(maxsize=8)
+def _constant_of_training(root: Path, spec: RunSpec) -> np.ndarray:
+    """Return the one vector, float32 [1, D], that the constant control was trained with."""
+    found = rationales_of(root, dataclasses.replace(spec, known=0))
+    assert found is not None
+    return found.embeddings
 
 
 def own_rationales(project: RankingProject, split: Split) -> Rationales:

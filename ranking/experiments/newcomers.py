@@ -4,64 +4,71 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from ranking.experiments import figures, tables
+from ranking.experiments.inputs import split_of
 from ranking.experiments.options import add_names
 from ranking.experiments.runs import CONVENTIONS, Run
 from ranking.experiments.study import Study
 from ranking.experiments.table2 import READING
 from ranking.experiments.variants import variants_of, with_controls
-from reland_features.errors import ConfigError
+from reland_features.errors import ArtifactError, ConfigError
 
 SUMMARY = "New users: measured after their first interactions, with a ranker that learned from others"
 NEWCOMERS = (
     "A third of the users, drawn uniformly, is kept out of the ranker's training and then met as new users are: after "
     "their first n interactions the next one is to be found, and a user's figures are means over the n of a row. The "
-    "weights of a variant are the same in all rows; *learned from* are the other users, on their own test part. A "
-    "newcomer's rationale is that of the seed among the other users who is most similar to the first n interactions, "
-    "folded in from the others' interactions (`ranking.newcomers`); shuffled deals these out among newcomers. The "
-    "behaviour encoder has seen newcomers' later interactions as everybody's, so that seeds lie a little better than "
-    "on the day: this favours ReLand."
+    "weights of a variant are the same in all rows; *learned from* are the other users, on their own test part, and "
+    "are compared with nothing. Rationales and mean texts are those of the time, in training and when newcomers are "
+    "met: what the interactions so far say, not the whole history. The match is folded in from the interactions of "
+    "the users who are learned from, among the seeds that they are (`ranking.point_in_time`), for a published match is "
+    "of the whole history; it is another matcher than the published one, and little is known of a user after one "
+    "interaction. The behaviour encoder has seen newcomers' later interactions as everybody's, which moves the seeds "
+    "they are matched to, a little."
 )
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add this experiment's options."""
     add_names(parser, "--backbones", "sasrec")
-    add_names(parser, "--variants", "reland,mean_text")
+    add_names(parser, "--variants", "reland_dated,mean_text_dated")
     add_names(parser, "--known", "1-2,3-5,6-10")
 
 
 def run(study: Study) -> list[Path]:
     """Train on the others, then measure newcomers at every moment, and write the table."""
     options = study.options
-    spans = {text: span(text) for text in options.known}
+    spans = _spans(options.known)
     wanted = [(b, name) for b in options.backbones for name in variants_of(b, with_controls(options.variants))]
-    groups = study.measure((f"{b}, learned from", study.spec(b, name, known=0)) for b, name in wanted)
-    for text, moments in spans.items():
-        of_span = study.measure(
-            (f"{b}, first {text}", study.spec(b, name, known=n)) for b, name in wanted for n in moments
-        )
-        for first in range(0, len(of_span), len(moments)):
-            same = of_span[first : first + len(moments)]
-            runs = zip(*(group.runs for group in same), strict=True)
-            groups.append(tables.Group(same[0].setting, same[0].variant, tuple(mean_run(each) for each in runs)))
-    measured, differences = tables.figures(groups), tables.differences(groups)
+    last = study.spec(*wanted[0], known=max(counts[-1] for counts in spans.values()))
+    split_of(study.runner.project(last).root, last)  # before hours of training: is there anybody to meet so late?
+    learned = study.measure((f"{b}, learned from", study.spec(b, name, known=0)) for b, name in wanted)
+    moments = study.measure(
+        (f"{b}, first {text}", study.spec(b, name, known=n))
+        for text, counts in spans.items()
+        for b, name in wanted
+        for n in counts
+    )
+    _check_weights([*learned, *moments])
+    met = [_mean_group(same) for _, same in groupby(moments, key=lambda group: (group.setting, group.variant))]
+    measured, differences = tables.figures([*learned, *met]), tables.differences(met)
     return study.publish(
         f"New users on {study.dataset.name}",
-        groups,
+        [*learned, *met],
         [
             ("Figures", tables.figures_table(measured)),
-            ("Differences in NDCG@10", tables.differences_table(differences)),
+            *([("Differences in NDCG@10", tables.differences_table(differences))] if differences.height else []),
+            ("Who is measured", _who(moments)),
             ("How to read this", f"{READING} {NEWCOMERS}"),
         ],
         pl.concat([measured, differences], how="diagonal"),
-        lambda path: figures.forest(differences, path),
+        (lambda path: figures.forest(differences, path)) if differences.height else None,
     )
 
 
@@ -90,4 +97,44 @@ def mean_run(runs: Sequence[Run]) -> Run:
         values = {name: np.concatenate([run.values(metric, name) for run in runs]) for name in CONVENTIONS}
         return {name: np.bincount(rows, weights=each) / np.bincount(rows) for name, each in values.items()}
 
-    return Run(users, level, means("hr"), means("ndcg"), runs[0].facts)
+    facts = runs[0].facts
+    spec = {**facts["spec"], "known": [run.facts["spec"].get("known") for run in runs]}
+    return Run(users, level, means("hr"), means("ndcg"), {**facts, "spec": spec})
+
+
+def _spans(texts: Sequence[str]) -> dict[str, range]:
+    spans = {text: span(text) for text in texts}
+    moments = [n for moments in spans.values() for n in moments]
+    if len(set(moments)) < len(moments):
+        raise ConfigError("a moment stands in two spans", where="--known", got=",".join(texts), expected="1-2,3-5,10")
+    return spans
+
+
+def _mean_group(same: Iterable[tables.Group]) -> tables.Group:
+    groups = list(same)
+    runs = zip(*(group.runs for group in groups), strict=True)
+    return tables.Group(groups[0].setting, groups[0].variant, tuple(mean_run(each) for each in runs))
+
+
+def _check_weights(groups: Sequence[tables.Group]) -> None:
+    """Raise `ArtifactError` where newcomers were met with other weights than those of the run that is kept."""
+    kept: dict[tuple[str, ...], str] = {}
+    for group in groups:
+        for run in group.runs:
+            spec = run.facts["spec"]
+            key = tuple(str(spec[name]) for name in ("backbone", "variant", "source", "seed", "quick", "overrides"))
+            if kept.setdefault(key, run.facts["weights"]) != run.facts["weights"]:
+                raise ArtifactError(
+                    "runs of one variant are of two trainings, of which one has lost its weights",
+                    where=f"{spec['backbone']} {spec['variant']}, seed {spec['seed']}",
+                    got=f"weights {run.facts['weights']} after {spec['known']} interactions",
+                    expected=kept[key],
+                    hint="delete the runs of newcomers below raw/, and keep weights/ beside the projects",
+                )
+
+
+def _who(moments: Sequence[tables.Group]) -> str:
+    """Return how many newcomers are met after how many interactions: later rows are of those who did more."""
+    found = {group.runs[0].facts["spec"]["known"]: len(group.runs[0].users) for group in moments}
+    counts = "; ".join(f"{users:,} after {known}" for known, users in sorted(found.items()))
+    return f"Newcomers with one interaction more than n, so that there is a next one to find: {counts}."

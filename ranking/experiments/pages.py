@@ -115,7 +115,7 @@ class Page:
             overrides = [self._specs[setting, each]["overrides"] for each in (name, *others)]
             more = [f", {spec['seed_users']:.0%} of the seeds"] if spec["seed_users"] != 1 else []
             more += [f", {json.dumps(overrides)}"] if any(overrides) else []
-            more += [f", newcomers, {setting}"] if "known" in spec else []
+            more += [f", newcomers after {spec['known']}"] if "known" in spec else []
             return Compared(spec["dataset"], spec["source"], spec["backbone"], name, spec["keep_last"], "".join(more))
         found = _SETTING.fullmatch(setting)
         dataset, cut, trials = (self._option(option) for option in ("--dataset", "--keep-last", "--trials"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import multiprocessing
 import shlex
 import sys
@@ -34,8 +35,6 @@ from ranking.project import RankingProject
 from ranking.splits import Part, Split
 from reland_features.artifacts import whole_file
 from reland_features.errors import ArtifactError, CheckError, ConfigError, RelandError
-
-_OF_TRAINING = ("curve", "best", "best_epoch", "epochs", "training_seconds")
 
 
 @dataclass(frozen=True)
@@ -132,6 +131,10 @@ class Runner:
         todo = [plan for plan in wanted.values() if not self.path(plan).is_file()]
         found = len(wanted) - len(todo)
         _say(f"{len(wanted)} runs: {found} finished before, {len(todo)} to do")
+        learned_from = [_training_of(plan) for plan in todo if plan.spec.known]
+        for learned in {plan.id: plan for plan in learned_from}.values():
+            if not self._weights(learned).is_file():  # once, before several runs at once need them
+                self.execute(learned)
         for done, (plan, run) in enumerate(self._execute_all(todo), 1):
             _say(f"[{done}/{len(todo)}] {_summary(plan, run)}  {self.path(plan).name}")
         runs = {plan_id: Run.read(self.path(plan)) for plan_id, plan in wanted.items()}
@@ -178,18 +181,24 @@ class Runner:
         """Return a plan's trained backbone, and what its run says of the training; newcomers are met with another's."""
         spec, backbone = plan.spec, self.untrained(plan)
         if spec.known:
-            learned = dataclasses.replace(spec, known=0)
-            backbone.load_state_dict(self.trained(learned).state_dict())
-            facts = self.run(self.plan(learned)).facts
-            return backbone, {name: facts[name] for name in _OF_TRAINING}
+            learned = _training_of(plan)
+            facts = self.run(learned).facts
+            backbone.load_state_dict(self._trained(learned).state_dict())
+            of_training = {name: facts[name] for name in ("curve", "best", "best_epoch", "epochs")}
+            return backbone, {**of_training, "training_seconds": 0.0, "weights": _fingerprint(backbone)}
         fitted = (
             fit(backbone, plan.hyperparameters.fit, seed=spec.seed, state_file=self._state(plan))
             if any(weights.requires_grad for weights in backbone.parameters())
             else Fit((), 0, {}, 0, 0.0)  # popularity and item-kNN only count
         )
-        curve = [dataclasses.asdict(point) for point in fitted.curve]
-        values = (curve, fitted.best, fitted.best_epoch, fitted.epochs, round(fitted.seconds, 3))
-        return backbone, dict(zip(_OF_TRAINING, values, strict=True))
+        return backbone, {
+            "curve": [dataclasses.asdict(point) for point in fitted.curve],
+            "best": fitted.best,
+            "best_epoch": fitted.best_epoch,
+            "epochs": fitted.epochs,
+            "training_seconds": round(fitted.seconds, 3),
+            **({} if spec.known is None else {"weights": _fingerprint(backbone)}),
+        }
 
     def run(self, plan: Plan) -> Run:
         """Return a plan's run: read where it is there, as another command may have been faster, or else trained."""
@@ -204,7 +213,9 @@ class Runner:
         ArtifactError
             The weights are of another version of the backbone.
         """
-        plan = self.plan(spec)
+        return self._trained(self.plan(spec))
+
+    def _trained(self, plan: Plan) -> Backbone:
         path = self._weights(plan)
         if not path.is_file():
             return self.execute(plan)[1]
@@ -275,6 +286,19 @@ class Runner:
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as temporary:
             torch.save(kept_weights(backbone), temporary)
+
+
+def _training_of(plan: Plan) -> Plan:
+    """Return the plan whose weights newcomers are met with."""
+    return dataclasses.replace(plan, spec=dataclasses.replace(plan.spec, known=0))
+
+
+def _fingerprint(backbone: Backbone) -> str:
+    """Return a hash of the weights: runs that met newcomers with others are not of one training."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, tensor in sorted(kept_weights(backbone).items()):
+        digest.update(name.encode() + tensor.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _check_comparable(plans: Iterable[Plan]) -> None:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ranking.backbones import FLOORS, SEQUENTIAL
+from ranking.backbones import SEQUENTIAL
 from ranking.experiments.dataset import Hyperparameters
 from ranking.experiments.variants import variant
 from reland_features.artifacts import content_id, whole_file
@@ -84,10 +84,11 @@ class RunSpec:
 
     def _check_newcomers(self) -> None:
         """Raise `ConfigError` unless the backbone can score, and the variant describe, users it never learned from."""
-        met = ("none", "matched", "history")
+        chosen = variant(self.variant)
         wrong = {
-            f"backbone {self.backbone}": self.task != "sequential" or self.backbone in FLOORS,
-            f"variant {self.variant}": variant(self.variant).texts not in met,
+            f"backbone {self.backbone}": self.backbone not in SEQUENTIAL,
+            f"variant {self.variant}": chosen.reads_rationales and not chosen.by_event,
+            f"{self.known} known interactions": (self.known or 0) < 0,
             "users who are cut": self.keep_last is not None,
             "fewer seed users": self.seed_users != 1,
         }
@@ -97,7 +98,7 @@ class RunSpec:
                 where="newcomers",
                 got=", ".join(bad),
                 expected=f"a backbone that reads histories ({', '.join(SEQUENTIAL)}), and a variant without "
-                "rationales, with matched ones or with the mean text of the history",
+                "rationales, or with those of the time: reland_dated, mean_text_dated",
             )
 
     def as_dict(self) -> dict[str, Any]:

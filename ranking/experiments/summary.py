@@ -23,7 +23,8 @@ _NOT_HERE = (
     "Nothing is corrected for the number of comparisons: of so many, some lie above 0 by chance, and there were more "
     "looks than rows. Of what several pages compare, the row with the most random seeds stands here. "
     "Not here are activity levels, unmasked ranking, HR@10, the users who inherit another's text "
-    "(`--without-seeds`), quick pages, and whatever is no backbone (MaskNet, XGBoost)."
+    "(`--without-seeds`), quick pages, and whatever is no backbone (MaskNet, XGBoost). A setting of the *first* n "
+    "interactions is of new users, and tests the next one."
 )
 
 

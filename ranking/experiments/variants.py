@@ -15,7 +15,7 @@ from ranking.backbones import FLOORS
 from ranking.fusion import Kind
 from reland_features.errors import ConfigError
 
-Texts = Literal["none", "matched", "dated", "top3", "own", "history", "earlier"]
+Texts = Literal["none", "matched", "dated", "top3", "own", "history", "so far", "earlier"]
 Control = Literal["", "shuffled", "constant"]
 Output = Literal["none", "cross", "kar", "slim"]
 Fusion = Kind | Literal["none"]
@@ -34,9 +34,10 @@ class Variant:
     texts : str
         Which rationale each user has: that of the most similar seed (Eq. 3), the same as it would have been
         matched after each event (`ranking.point_in_time`), those of three seeds, or only seed users have one,
-        their own. Two are not an LLM's and show what a vector per user is worth at all. "history" is the mean of the
-        item texts of the user's training part, its targets included, as in a published match. "earlier" leaves out
-        what a cut user is trained on: it knows the taste of before and no target.
+        their own. Three are not an LLM's and show what a vector per user is worth at all. "history" is the mean of
+        the item texts of the user's training part, its targets included, as in a published match; "so far" that of
+        the items before each target, as "dated" is the match of then. "earlier" leaves out what a cut user is trained
+        on: it knows the taste of before and no target.
     control : str
         What was done to the texts.
     fusion : str
@@ -70,7 +71,12 @@ class Variant:
     @property
     def reads_pool(self) -> bool:
         """Whether it matters which pool the rationales come from."""
-        return self.texts not in ("none", "history", "earlier")
+        return self.texts not in ("none", "history", "so far", "earlier")
+
+    @property
+    def by_event(self) -> bool:
+        """Whether there is a text for every interaction, and not one for every user."""
+        return self.texts in ("dated", "so far")
 
 
 def _with_controls(
@@ -117,6 +123,7 @@ VARIANTS: dict[str, Variant] = {
     **_with_controls("reland_top3", "+ ReLand, 3 seeds", texts="top3", prefix="top3"),
     **_with_controls("own", "+ own text", texts="own"),
     **_with_controls("mean_text", "+ mean text of the history, no LLM", texts="history"),
+    **_with_controls("mean_text_dated", "+ mean text of the history so far, no LLM", texts="so far"),
     **_with_controls("earlier_text", "+ mean text of what came before, no LLM", texts="earlier"),
     **_with_controls(
         "earlier_text_cross", "+ mean text of what came before + cross, no LLM", texts="earlier", output="cross"

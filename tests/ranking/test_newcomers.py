@@ -7,7 +7,8 @@ import polars as pl
 import pytest
 from numpy.testing import assert_array_equal
 
-from ranking.newcomers import beginnings, newcomers, without
+from ranking.newcomers import beginnings, events_of, newcomers, untrained, without
+from ranking.point_in_time import shuffled_at_events
 from ranking.rationales import Rationales
 from ranking.splits import Split
 from reland_features.errors import ConfigError
@@ -51,15 +52,24 @@ def test_of_newcomers_the_first_interactions_are_known_and_the_next_is_asked_for
     assert pairs(met.targets("validation")) == []
     longest = beginnings(split, np.array([0, 1, 2]), 4)  # also of what is held out from others
     assert pairs(longest.targets("test")) == [(1, 0)], "the others have four interactions at most"
-    with pytest.raises(ConfigError, match="one interaction at least"):
-        beginnings(split, np.array([1]), 0)
+    for wrong in (0, 5):
+        with pytest.raises(ConfigError, match="no newcomer has so many") as caught:
+            beginnings(split, np.array([0, 1, 2]), wrong)
+        assert caught.value.expected == "1 to 4"
 
 
-def test_rationales_are_dealt_out_among_newcomers_alone():
-    own = Rationales.of_users(np.eye(40, dtype=np.float32))
-    among = np.arange(5, 25)
-    dealt = own.shuffled(3, among=among).rows[:, 0]
-    assert sorted(dealt[among]) == among.tolist()
-    assert (dealt[among] != among).mean() > 0.5
-    assert_array_equal(np.delete(dealt, among), np.delete(np.arange(40), among))
-    assert_array_equal(own.shuffled(3).rows[:, 0], np.random.default_rng(3).permutation(40))
+def test_what_is_laid_out_by_interaction_is_found_again_in_a_part(split):
+    users = np.array([1, 2])
+    for part in (without(split, users), beginnings(split, users, 2)):
+        assert_array_equal(split.items[events_of(split, part)], part.items)
+    left = untrained(split, users)
+    assert_array_equal(left.items, split.items)
+    assert pairs(left.training_pairs()) == [(0, 0)]
+    assert_array_equal(left.history_lengths("test"), split.history_lengths("test"))
+
+
+def test_users_without_interactions_take_no_part_in_the_shuffled_control(split):
+    part = without(split, np.array([1]))
+    own = Rationales.of_users(np.eye(len(part.items), dtype=np.float32))
+    seed = next(n for n in range(20) if np.random.default_rng(n).permutation(np.array([0, 2])).tolist() == [2, 0])
+    assert shuffled_at_events(own, part, seed).rows[:, 0].tolist() == [3, 5, 6, 0, 0, 1, 2]

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 from numpy.testing import assert_allclose, assert_array_equal
 
-from ranking.point_in_time import folded_in, nearest, shuffled_at_events
+from ranking.point_in_time import _nearest, folded_in, shuffled_at_events
 from ranking.rationales import Rationales
 from ranking.splits import Split
 
@@ -77,4 +77,4 @@ def test_shuffled_follows_the_others_time():
 
 
 def test_a_lone_seed_is_not_matched_to_itself():
-    assert nearest(np.ones((2, 3)), np.ones((1, 3)), np.array([0, -1])).tolist() == [-1, 0]
+    assert _nearest(np.ones((2, 3)), np.ones((1, 3)), np.array([0, -1])).tolist() == [-1, 0]

@@ -11,12 +11,13 @@ from matched_project import make_project, of_users
 
 from ranking.backbones.base import First, SameOutput
 from ranking.compact_views import FeaturesError
+from ranking.experiments import inputs
 from ranking.experiments.inputs import mean_texts, own_rationales, rationales_of, sides_of
 from ranking.experiments.runs import RunSpec
 from ranking.experiments.seed_subset import PoolFolder, subset_rationales
 from ranking.features import load_features, pool_and_vectors
 from ranking.fusion import Attention, Concat, Gate
-from ranking.newcomers import newcomers, rationales_of_newcomers, without
+from ranking.newcomers import beginnings, newcomers, untrained, without
 from ranking.point_in_time import folded_in, rationales_at_events
 from ranking.project import RankingProject
 from ranking.splits import Split
@@ -181,59 +182,95 @@ def test_ids_alone_need_no_features(project):
     assert sides_of(project.root, RunSpec("made-up", "sequential", "sasrec", "id")) is None
 
 
-def test_newcomers_get_the_seed_nearest_to_their_first_interactions_from_the_others_alone(prepared, project, split):
-    users = newcomers(split)
-    known = 2
-    found = rationales_of_newcomers(project, split, users, known)
+def spec_of(variant: str, known: int) -> RunSpec:
+    return RunSpec("made-up", "sequential", "sasrec", variant, known=known)
+
+
+def test_newcomers_are_matched_among_the_others_by_what_they_did_so_far(prepared, project, split):
+    users, known = newcomers(split), 2
+    met = beginnings(split, users, known)
+    found = texts(rationales_of(project.root, spec_of("reland_dated", known)))
     pool, behavior = pool_and_vectors(project)
     vectors = {u: v / np.linalg.norm(v) for u, v in zip(behavior.user_ids, behavior.vectors, strict=True)}
-    others = {user: set(items) for user, items in _training(split).items() if user not in set(users.tolist())}
+    others = np.setdiff1d(np.arange(split.n_users), users)
+    owners, taken = without(split, users).training_pairs()
+    names = split.user_ids.to_list()
+    assert set(owners) <= set(others)
 
-    def item_vector(item: int) -> np.ndarray:
-        owners = [user for user, items in _training(split).items() if user in others for i in items if i == item]
-        names = [split.user_ids[user] for user in owners]
-        shares = [vectors.get(n, np.zeros(2)) / np.sqrt(split.training[u]) for n, u in zip(names, owners, strict=True)]
-        return sum(shares, np.zeros(2)) / max(len(owners), 1)
+    def item_vector(item: int, left_out: int = -1) -> np.ndarray:
+        by = [u for u, i in zip(owners, taken, strict=True) if i == item]
+        shares = [vectors.get(names[u], np.zeros(2)) / np.sqrt(split.training[u]) for u in by if u != left_out]
+        return sum(shares, np.zeros(2)) / max(len(by), 1)
 
-    embedding = dict(prepared.toy.pool.select("seed_user_id", "rationale_embedding").iter_rows())
     rows = {user: row for row, user in enumerate(split.user_ids)}
     seeds = [seed for seed in pool.frame["seed_user_id"] if rows[seed] in others]
-    assert 0 < len(seeds) < pool.frame.height, "some newcomer is a seed, whose text nobody is given"
-    moments, _ = folded_in(without(split, users), np.array([vectors.get(u, np.zeros(2)) for u in split.user_ids]))
-    ends = np.concatenate([[0], np.cumsum(np.diff(without(split, users).offsets))])
-    of_seed = [moments[ends[rows[seed]] + split.training[rows[seed]] - 1] for seed in seeds]
-    directions = np.array([vector / np.linalg.norm(vector) for vector in of_seed])
-    measured = [user for user in users if np.diff(split.offsets)[user] > known]
-    assert measured
-    for user in measured:
-        first = split.items[split.offsets[user] : split.offsets[user] + known]
-        nearest = seeds[int((directions @ sum(item_vector(item) for item in first)).argmax())]
-        np.testing.assert_array_equal(texts(found)[user], np.array(embedding[nearest], dtype=np.float32))
-    assert not found.has[np.setdiff1d(np.arange(split.n_users), measured)].any()
+    assert 0 < len(seeds) < pool.frame.height, "a newcomer is a seed, whose text nobody is given"
+    moments = [sum(item_vector(i, rows[s]) for i in taken[owners == rows[s]]) for s in seeds]
+    directions = np.array([moment / np.linalg.norm(moment) for moment in moments])
+    embedding = dict(prepared.toy.pool.select("seed_user_id", "rationale_embedding").iter_rows())
+    compared = 0
+    for start in met.offsets[:-1][np.diff(met.offsets) > 0]:
+        for place in range(known):
+            so_far = sum(item_vector(item) for item in met.items[start : start + place + 1])
+            if so_far.any():  # somebody else took one of the items
+                nearest = seeds[int((directions @ so_far).argmax())]
+                np.testing.assert_array_equal(found[start + place], np.float32(embedding[nearest]))
+                compared += 1
+    assert compared > 10
 
 
-def test_what_a_newcomer_is_given_does_not_know_what_it_does_next(project, split, monkeypatch):
+def test_nothing_that_a_newcomer_does_later_is_in_what_anybody_is_given(project, split, monkeypatch):
     users = newcomers(split)
-    before = rationales_of_newcomers(project, split, users, 1)
+    first = {known: rationales_of(project.root, spec_of("reland_dated", known)) for known in (0, 1)}
     later = split.items.copy()
     for user in users:
         later[split.offsets[user] + 1 : split.offsets[user + 1]] = user % split.n_items
+    other = dataclasses.replace(split, items=later)
     pool, behavior = pool_and_vectors(project)
     own = np.isin(behavior.user_ids.to_numpy(), split.user_ids.gather(users).to_numpy())
-    other = dataclasses.replace(behavior, vectors=np.where(own[:, None], -behavior.vectors[:, ::-1], behavior.vectors))
-    monkeypatch.setattr("ranking.newcomers.pool_and_vectors", lambda project: (pool, other))
-    after = rationales_of_newcomers(project, dataclasses.replace(split, items=later), users, 1)
-    np.testing.assert_array_equal(texts(before), texts(after))
+    moved = dataclasses.replace(behavior, vectors=np.where(own[:, None], -behavior.vectors[:, ::-1], behavior.vectors))
+    monkeypatch.setattr("ranking.point_in_time.pool_and_vectors", lambda project: (pool, moved))
+    monkeypatch.setattr(inputs, "load_split", lambda root: other)
+    inputs._matched_without_newcomers.cache_clear()
+    try:
+        learned = rationales_of(project.root, spec_of("reland_dated", 0))
+        np.testing.assert_array_equal(texts(learned), texts(first[0]))
+        begun = texts(rationales_of(project.root, spec_of("reland_dated", 1)))[::2]  # after the first of two
+        np.testing.assert_array_equal(begun, texts(first[1])[::2])
+    finally:
+        inputs._matched_without_newcomers.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["reland_dated", "mean_text_dated"])
+def test_controls_of_newcomers_are_those_of_training_and_dealt_out_among_them(project, split, name):
+    known = 2
+    met, of_variant = beginnings(split, newcomers(split), known), rationales_of(project.root, spec_of(name, known))
+    prefix = name.removeprefix("reland_")
+    constant = rationales_of(project.root, spec_of(f"{prefix}_constant", known))
+    trained = rationales_of(project.root, spec_of(f"{prefix}_constant", 0))
+    np.testing.assert_array_equal(constant.embeddings, trained.embeddings)
+    np.testing.assert_array_equal(constant.has, of_variant.has)
+    shuffled = rationales_of(project.root, spec_of(f"{prefix}_shuffled", known))
+    ends = met.offsets[1:][np.diff(met.offsets) > 0] - 2
+    assert sorted(shuffled.rows[ends, 0]) == sorted(of_variant.rows[ends, 0])
+    assert (shuffled.rows[ends, 0] != of_variant.rows[ends, 0]).any()
+
+
+def test_the_mean_text_so_far_is_of_the_items_before_and_of_no_others(project, split):
+    features = load_features(project, split)
+    met = beginnings(split, newcomers(split), 2)
+    found = texts(rationales_of(project.root, spec_of("mean_text_dated", 2)))
+    start = met.offsets[:-1][np.diff(met.offsets) > 0][0]
+    one, two = met.items[start : start + 2]
+    sums = [features.item_text[one], features.item_text[one] + features.item_text[two]]
+    expected = [each / np.linalg.norm(each) for each in sums]
+    np.testing.assert_allclose(found[start : start + 2], expected, rtol=1e-5)
+    assert len(found) == len(met.items)
+    learned = rationales_of(project.root, spec_of("mean_text_dated", 0))
+    assert len(learned.embeddings) == len(without(split, newcomers(split)).items), "no text of a newcomer is in it"
 
 
 def test_newcomers_of_whom_no_seed_is_left_are_an_error(project, split):
     seeds = split.user_ids.is_in(pool_and_vectors(project)[0].frame["seed_user_id"].implode()).arg_true().to_numpy()
-    with pytest.raises(FeaturesError, match="no seed can be matched to newcomers"):
-        rationales_of_newcomers(project, split, seeds, 1)
-
-
-def _training(split) -> dict[int, list[int]]:
-    found: dict[int, list[int]] = {}
-    for user, item in zip(*split.training_pairs(), strict=True):
-        found.setdefault(int(user), []).append(int(item))
-    return found
+    with pytest.raises(FeaturesError, match="no seed can be matched"):
+        rationales_at_events(project, untrained(split, seeds))

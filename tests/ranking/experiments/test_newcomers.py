@@ -17,11 +17,11 @@ from reland_features.errors import ConfigError
 def test_newcomers_are_met_with_weights_that_never_saw_them(world, capsys):
     file = world.folder / "made-up.toml"
     file.write_text(file.read_text() + "[sequential.sasrec]\nfit = { max_epochs = 2 }\n")
-    command = ("newcomers", "--variants", "reland", "--known", "1,2-3")
+    command = ("newcomers", "--variants", "reland_dated", "--known", "1,2-3")
     assert world.run(*command) == 0
     runs = [Run.read(path) for path in (world.results / "raw").rglob("*.parquet")]
     of = {(run.facts["spec"]["variant"], run.facts["spec"]["known"]): run for run in runs}
-    variants = ("f_item", "reland", "reland_shuffled", "reland_constant")
+    variants = ("f_item", "reland_dated", "dated_shuffled", "dated_constant")
     assert set(of) == {(name, known) for name in variants for known in range(4)}
     new = newcomers(load_split(world.projects / "made-up" / "sequential"))
     for (name, known), run in of.items():
@@ -33,15 +33,15 @@ def test_newcomers_are_met_with_weights_that_never_saw_them(world, capsys):
 
     frame = pl.read_parquet(world.results / "newcomers_made-up.parquet")
     assert set(frame["setting"]) == {"sasrec, learned from", "sasrec, first 1", "sasrec, first 2-3"}
-    row = frame.filter(setting="sasrec, first 2-3", variant="reland", metric="ndcg", convention="masked")
-    both = [of["reland", known].values("ndcg", "masked") for known in (2, 3)]
+    row = frame.filter(setting="sasrec, first 2-3", variant="reland_dated", metric="ndcg", convention="masked")
+    both = [of["reland_dated", known].values("ndcg", "masked") for known in (2, 3)]
     assert row["mean"].drop_nulls().item() == pytest.approx(np.mean(both))
     assert "A third of the users" in world.text("newcomers_made-up")
 
     capsys.readouterr()
     assert world.run(*command) == 0
     said = [line for line in capsys.readouterr().err.splitlines() if "to do" in line]
-    assert said == [f"{n} runs: {n} finished before, 0 to do" for n in (4, 4, 8)]
+    assert said == [f"{n} runs: {n} finished before, 0 to do" for n in (4, 12)]
 
 
 def test_a_user_is_averaged_over_the_moments_at_which_it_was_met():
@@ -66,13 +66,24 @@ def test_moments_are_counts_or_spans():
         ({"task": "collaborative", "backbone": "lightgcn"}, "backbone lightgcn"),
         ({"backbone": "popularity"}, "backbone popularity"),
         ({"variant": "own"}, "variant own"),
+        ({"variant": "reland"}, "variant reland"),
+        ({"known": -1}, "-1 known interactions"),
         ({"keep_last": 5}, "users who are cut"),
         ({"seed_users": 0.5}, "fewer seed users"),
     ],
 )
 def test_what_cannot_be_measured_on_newcomers_is_said_before_anything_is_trained(more, said):
     with pytest.raises(ConfigError, match="never learned from") as caught:
-        RunSpec(**{"dataset": "d", "task": "sequential", "backbone": "sasrec", "variant": "reland", "known": 1, **more})
+        RunSpec(
+            **{
+                "dataset": "d",
+                "task": "sequential",
+                "backbone": "sasrec",
+                "variant": "reland_dated",
+                "known": 1,
+                **more,
+            }
+        )
     assert caught.value.got == said
 
 
