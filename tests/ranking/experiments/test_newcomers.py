@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from made_up import made_up
 
 from ranking.experiments.inputs import load_split
@@ -14,9 +15,13 @@ from ranking.newcomers import newcomers
 from reland_features.errors import ConfigError
 
 
-def test_newcomers_are_met_with_weights_that_never_saw_them(world, capsys):
+def two_epochs(world) -> None:
     file = world.folder / "made-up.toml"
     file.write_text(file.read_text() + "[sequential.sasrec]\nfit = { max_epochs = 2 }\n")
+
+
+def test_newcomers_are_met_with_weights_that_never_saw_them(world, capsys):
+    two_epochs(world)
     command = ("newcomers", "--variants", "reland_dated", "--known", "1,2-3")
     assert world.run(*command) == 0
     runs = [Run.read(path) for path in (world.results / "raw").rglob("*.parquet")]
@@ -42,6 +47,35 @@ def test_newcomers_are_met_with_weights_that_never_saw_them(world, capsys):
     assert world.run(*command) == 0
     said = [line for line in capsys.readouterr().err.splitlines() if "to do" in line]
     assert said == [f"{n} runs: {n} finished before, 0 to do" for n in (4, 12)]
+
+
+def test_the_project_of_another_source_is_enough(world):
+    two_epochs(world)
+    sequential = (world.projects / "made-up" / "sequential").resolve()
+    (world.projects / "made-up").unlink()
+    (world.projects / "made-up").mkdir()
+    (world.projects / "made-up" / "sequential-strong").symlink_to(sequential)
+    assert world.run("newcomers", "--source", "strong", "--variants", "mean_text_dated", "--known", "1") == 0
+    assert "mean text of the history so far" in world.text("newcomers_made-up_strong")
+
+
+def test_runs_of_two_trainings_are_not_shown_as_one(world, capsys):
+    two_epochs(world)
+    assert world.run("newcomers", "--variants", "f_item", "--known", "1") == 0
+    for path in (world.projects / "weights").glob("*.pt"):
+        weights = torch.load(path, weights_only=True)
+        torch.save({name: value * 2 for name, value in weights.items()}, path)
+    assert world.run("newcomers", "--variants", "f_item", "--known", "1,2") == 1
+    said = capsys.readouterr().err
+    assert "of two trainings" in said
+    assert "delete the runs of newcomers" in said
+
+
+def test_what_nobody_reaches_or_stands_twice_is_said_before_anything_is_trained(world, capsys):
+    for known, what in (("1,500", "no newcomer has so many interactions"), ("1-3,2", "a moment stands in two spans")):
+        assert world.run("newcomers", "--known", known) == 1
+        assert what in capsys.readouterr().err
+    assert world.raw() == {}
 
 
 def test_a_user_is_averaged_over_the_moments_at_which_it_was_met():
