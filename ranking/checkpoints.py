@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
+from ranking.device import kept_weights
 from ranking.trained_facts import check_facts, current_ranker, keep_ranker, unreadable
 from reland_features.artifacts import content_id
 from reland_features.errors import ArtifactError
@@ -59,6 +60,14 @@ def write_checkpoint(weights: Mapping[str, torch.Tensor], facts: Mapping[str, An
     raw = save({name: tensor.cpu().contiguous() for name, tensor in weights.items()})
     identity = content_id([facts, hashlib.blake2b(raw).hexdigest()])
     return keep_ranker(folder, f"{folder.name}-{identity}", {_WEIGHTS: raw}, facts)
+
+
+def weights_id(module: torch.nn.Module) -> str:
+    """Return a hash of a module's weights: two that are equal score alike."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, tensor in sorted(kept_weights(module).items()):
+        digest.update(name.encode() + tensor.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def read_checkpoint(folder: Path, expected: Mapping[str, Any]) -> Checkpoint:

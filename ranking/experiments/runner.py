@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import multiprocessing
 import shlex
 import sys
@@ -21,6 +20,7 @@ import torch
 
 from ranking.backbones import build, check_options
 from ranking.backbones.base import Backbone
+from ranking.checkpoints import weights_id
 from ranking.compact_views import FeaturesError
 from ranking.device import chosen_device, kept_weights
 from ranking.experiments.dataset import BACKBONES, Dataset
@@ -185,7 +185,7 @@ class Runner:
             facts = self.run(learned).facts
             backbone.load_state_dict(self._trained(learned).state_dict())
             of_training = {name: facts[name] for name in ("curve", "best", "best_epoch", "epochs")}
-            return backbone, {**of_training, "training_seconds": 0.0, "weights": _fingerprint(backbone)}
+            return backbone, {**of_training, "training_seconds": 0.0, "weights": weights_id(backbone)}
         fitted = (
             fit(backbone, plan.hyperparameters.fit, seed=spec.seed, state_file=self._state(plan))
             if any(weights.requires_grad for weights in backbone.parameters())
@@ -197,7 +197,7 @@ class Runner:
             "best_epoch": fitted.best_epoch,
             "epochs": fitted.epochs,
             "training_seconds": round(fitted.seconds, 3),
-            **({} if spec.known is None else {"weights": _fingerprint(backbone)}),
+            **({} if spec.known is None else {"weights": weights_id(backbone)}),
         }
 
     def run(self, plan: Plan) -> Run:
@@ -291,14 +291,6 @@ class Runner:
 def _training_of(plan: Plan) -> Plan:
     """Return the plan whose weights newcomers are met with."""
     return dataclasses.replace(plan, spec=dataclasses.replace(plan.spec, known=0))
-
-
-def _fingerprint(backbone: Backbone) -> str:
-    """Return a hash of the weights: runs that met newcomers with others are not of one training."""
-    digest = hashlib.blake2b(digest_size=8)
-    for name, tensor in sorted(kept_weights(backbone).items()):
-        digest.update(name.encode() + tensor.numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _check_comparable(plans: Iterable[Plan]) -> None:

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from ranking.checkpoints import read_checkpoint, write_checkpoint
+from ranking.checkpoints import read_checkpoint, weights_id, write_checkpoint
 from reland_features.errors import ArtifactError
 
 RUN = {"features_run": "run-1", "pool_version": "pool-1"}
@@ -67,3 +67,14 @@ def test_none_and_a_damaged_one(tmp_path):
     (tmp_path / "masknet" / "current.json").write_text(json.dumps({"model": "gone"}))
     with pytest.raises(ArtifactError, match="cannot be read"):
         read_checkpoint(tmp_path / "masknet", RUN)
+
+
+def test_weights_have_an_id_that_any_change_of_them_changes():
+    torch.manual_seed(0)
+    first, second = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
+    assert weights_id(first) != weights_id(second)
+    second.load_state_dict(first.state_dict())
+    assert weights_id(first) == weights_id(second)
+    with torch.no_grad():
+        second.bias[1] += 1e-6
+    assert weights_id(first) != weights_id(second)
