@@ -17,7 +17,8 @@ import torch
 from ranking.masknet import PADDING, FieldSizes, ItemTable, UserTable
 from ranking.seed_lists import rows_and_shares
 from ranking.services import ITEM_SERVICE
-from reland_features.errors import TrainingFrameError
+from ranking.trained_facts import how_to_train
+from reland_features.errors import ArtifactError, TrainingFrameError
 from reland_features.fused_rationales import fuse
 
 HISTORY = 50
@@ -105,7 +106,7 @@ class FieldEncoder:
             brands=Vocabulary.of(items[_BRAND], least=2),
             categories=Vocabulary.of(items[_CATEGORIES].explode()),
             item_count=Vocabulary.of(_bucket(items[_ITEM_COUNT])),
-            clusters=Vocabulary.of(users[_CLUSTER]),
+            clusters=Vocabulary.of(_clusters(users)),
             text=int(widths.mode().min()),  # type: ignore[arg-type]
         )
 
@@ -152,7 +153,7 @@ class FieldEncoder:
             rationales=torch.from_numpy(table),
             seed=torch.from_numpy(seed),
             similarity=torch.from_numpy(np.where(seed >= 0, similarity, np.float32(0))),
-            cluster=torch.from_numpy(self.clusters.rows(users[_CLUSTER])),
+            cluster=torch.from_numpy(self.clusters.rows(_clusters(users))),
         )
 
     def encode_items(self, items: pl.DataFrame) -> ItemTable:
@@ -179,10 +180,27 @@ class FieldEncoder:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> FieldEncoder:
-        """Read what `as_dict` gave."""
+        """Read what `as_dict` gave.
+
+        Raises
+        ------
+        ArtifactError
+            An older version wrote it, which took equal numbers of different pools for one cluster.
+        """
+        if bad := [value for value in values["clusters"] if "/" not in value]:
+            raise ArtifactError(
+                "the masknet was trained by an older version, which knew clusters by their number alone",
+                got=", ".join(bad[:3]),
+                hint=how_to_train("masknet"),
+            )
         single = {n: Vocabulary(tuple(v)) for n, v in values.items() if n not in ("profiles", "text")}
         profiles = {n: Vocabulary(tuple(v)) for n, v in values["profiles"].items()}
         return cls(profiles=profiles, text=values["text"], **single)
+
+
+def _clusters(users: pl.DataFrame) -> pl.Series:
+    """Name each user's cluster by its pool, too: the next pool's cluster of the same number is another one."""
+    return users.select(pl.concat_str(pl.col(_POOL), pl.col(_CLUSTER).cast(pl.String), separator="/")).to_series()
 
 
 def _profiles(column: pl.Series) -> dict[str, pl.Series]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from reland_features.columns import USER_RATIONALE
 from reland_features.errors import TrainingFrameError
 
 if TYPE_CHECKING:
@@ -57,6 +58,11 @@ def training_frame(
     ------
     TrainingFrameError
         Feast lost, added or changed rows, or the frame lacks a column.
+
+    Warns
+    -----
+    UserWarning
+        The rows meet rationales of several pools, and the service has features that mean something within one only.
     """
     if _ROW in entity_df.columns or "event_timestamp" not in entity_df.columns:
         raise TrainingFrameError(
@@ -77,6 +83,7 @@ def training_frame(
         _join(store, definition, slim[start : start + chunk_rows], names, service)
         for start in range(0, slim.height, chunk_rows)
     ]
+    _warn_of_several_pools(store, definition, slim)
     if not parts:
         raise TrainingFrameError("the frame to join has no rows", where=service)
     joined = pl.concat(parts, how="vertical_relaxed")
@@ -120,6 +127,25 @@ def _join(
             hint="use offline_store: {type: duckdb}; the file store drops rows that share key and time",
         )
     return joined.select(names)
+
+
+def _warn_of_several_pools(store: FeatureStore, service: FeatureService, rows: pl.DataFrame) -> None:
+    view = USER_RATIONALE.name
+    read = {each.name for used in service.feature_view_projections if used.name == view for each in used.features}
+    if not (of_one_pool := sorted(read & {"rationale_components", "cluster_id"})):
+        return
+    users = rows.select("user_id", "event_timestamp").unique(maintain_order=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        table = store.get_historical_features(users.to_pandas(), features=[f"{view}:pool_version"]).to_arrow()
+    pools = pl.Series(table["pool_version"].to_pylist(), dtype=pl.String).drop_nulls().unique().sort()
+    if len(pools) > 1:
+        warnings.warn(
+            f"the rows meet rationales of {len(pools)} pools ({', '.join(pools.head(3))}), and "
+            f"{' and '.join(of_one_pool)} mean something else in each: leave them out of what the ranker reads, or keep "
+            "to the rows of one pool",
+            stacklevel=3,
+        )
 
 
 def _join_keys(store: FeatureStore, service: FeatureService) -> set[str]:

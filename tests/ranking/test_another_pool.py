@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from datetime import timedelta
 
 import polars as pl
@@ -15,9 +16,10 @@ from ranking.evaluate import main as evaluate_command
 from ranking.features import load_features
 from ranking.project import RankingProject
 from ranking.splits import Split
-from ranking.tabular import BASELINE_SERVICE
+from ranking.tabular import BASELINE_SERVICE, RATIONALE_SERVICE
 from ranking.train import main as train_command
 from ranking.train import train
+from ranking.training_frame import training_frame
 from reland_features.feast import apply_repository, open_store
 from reland_features.publishing import publish
 
@@ -93,3 +95,26 @@ def test_what_was_shown_before_the_features_time_had_another_pool_by_right(tmp_p
     found = CtrData.of(project, open_store(root / "feature_repo"))
     assert (found.users.seed >= 0).all(), "of either pool"
     assert len(found.users.rationales) > TOY.pool.height
+    clusters = [value.split("/") for value in found.encoder.clusters.values]
+    numbers = [{number for pool, number in clusters if pool == each} for each in ("pool-0", "pool-1")]
+    assert numbers[0] & numbers[1], "a number of either pool is a cluster of its own"
+    assert len(numbers[0]) + len(numbers[1]) == len(clusters)
+
+
+def test_a_frame_over_several_pools_says_what_does_not_keep_its_meaning(tmp_path):
+    root = write_project(tmp_path / "project", TOY)
+    apply_repository(root / "feature_repo")
+    project, store = RankingProject.open(root), open_store(root / "feature_repo")
+    before = project.as_of - timedelta(days=2)
+    earlier = TOY.features("pool-0", CREATED_AT - timedelta(days=2))
+    dated = pl.lit(before, pl.Datetime("us"))
+    publish({name: t.with_columns(event_timestamp=dated) for name, t in earlier.items()}, root / "features", "run-0")
+    one = pl.DataFrame({"user_id": ["u1", "u2"], "item_id": ["i1", "i2"], "event_timestamp": [project.as_of] * 2})
+    both = one.with_columns(event_timestamp=pl.Series([before, project.as_of]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        training_frame(store, one, RATIONALE_SERVICE)
+        training_frame(store, both, BASELINE_SERVICE)
+    with pytest.warns(UserWarning, match=r"2 pools \(pool-0, pool-1\), and cluster_id and rationale_components"):
+        frame = training_frame(store, both, RATIONALE_SERVICE)
+    assert not [name for name in frame.columns if "pool" in name]

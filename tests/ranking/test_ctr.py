@@ -23,7 +23,7 @@ from ranking.fitting import TrainingDivergedError
 from ranking.impressions import impression_labels
 from ranking.masknet import PADDING, UNKNOWN, MaskNetSettings
 from ranking.served import MartUsers
-from reland_features.errors import ConfigError, FeatureStoreError, TableError, TrainingFrameError
+from reland_features.errors import ArtifactError, ConfigError, FeatureStoreError, TableError, TrainingFrameError
 from reland_features.feast import open_store
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -374,3 +374,12 @@ def test_the_command_finds_what_the_rationale_decides(project, tmp_path, capsys)
 def test_a_folder_without_features_is_one_clear_error(tmp_path, capsys):
     assert main(["--project", str(tmp_path)]) == 1
     assert "published no features yet" in capsys.readouterr().err
+
+
+def test_an_encoder_that_knows_clusters_by_number_alone_is_of_an_older_version():
+    names = ("activity", "user_count", "items", "brands", "categories", "item_count")
+    values = {name: [] for name in names}
+    FieldEncoder.from_dict({**values, "profiles": {}, "text": 4, "clusters": ["p/1"]})
+    with pytest.raises(ArtifactError, match="older version") as caught:
+        FieldEncoder.from_dict({**values, "profiles": {}, "text": 4, "clusters": ["1", "2"]})
+    assert "--model masknet" in caught.value.hint

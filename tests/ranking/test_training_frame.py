@@ -60,7 +60,7 @@ class Dropping:
         return getattr(self._store, name)
 
     def get_historical_features(self, entity_df, **options):
-        kept = entity_df.drop_duplicates(["user_id", "item_id", "event_timestamp"])
+        kept = entity_df.drop_duplicates([name for name in entity_df if name != "reland_row"])
         return self._store.get_historical_features(kept, **options)
 
 
