@@ -98,8 +98,8 @@ class Evaluation(Section):
     """What is kept away from every stage so that rankers can be measured on it.
 
     `holdout` last interactions of each user who has `min_history` more are hidden from encoder, LLM and features: the
-    last one is the test label, the one before the ranker's training label. Set 0 in production, where rankers learn from a
-    point-in-time join on earlier runs; those of `ranking.train` learn from what is held out.
+    last one is the test label, the one before the ranker's training label. Set 0 in production, where rankers learn
+    from a point-in-time join on earlier runs; those of `ranking.train` learn from what is held out.
     `test_fraction` above 0 holds out more of long histories: the last tenth of each user's interactions
     for 0.1, and as many before them, never fewer than `holdout`. This is the 80/10/10 split in time order
     of collaborative filtering.
