@@ -37,8 +37,8 @@ NEWCOMERS = (
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add this experiment's options."""
     add_names(parser, "--backbones", "sasrec")
-    add_names(parser, "--variants", "reland_dated,mean_text_dated")
-    add_names(parser, "--known", "1-2,3-5,6-10")
+    add_names(parser, "--variants", "reland_dated,mean_text_dated", "those that read what the interactions so far say")
+    add_names(parser, "--known", "1-2,3-5,6-10", "interactions that are known, a row each")
 
 
 def run(study: Study) -> list[Path]:

@@ -56,9 +56,10 @@ def add_without_seeds(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_names(parser: argparse.ArgumentParser, option: str, default: str) -> None:
-    """Add an option that takes names separated by commas."""
-    parser.add_argument(option, type=names, default=names(default), metavar="A,B", help=f"default: {default}")
+def add_names(parser: argparse.ArgumentParser, option: str, default: str, what: str = "") -> None:
+    """Add an option that takes names separated by commas; `what` they are is said before the default."""
+    said = f"{what}; default: {default}" if what else f"default: {default}"
+    parser.add_argument(option, type=names, default=names(default), metavar="A,B", help=said)
 
 
 def names(text: str) -> tuple[str, ...]:
