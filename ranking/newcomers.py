@@ -53,7 +53,7 @@ def beginnings(split: Split, users: np.ndarray, known: int) -> Split:
 
 
 def untrained(split: Split, users: np.ndarray) -> Split:
-    """Take some users' interactions out of the training part and leave them in place: nothing is made from them."""
+    """Count some users' training part as held out, so that nothing is made from it; all interactions stay in place."""
     training = split.training.copy()
     training[users] = 0
     return dataclasses.replace(split, training=training, validation=split.validation + split.training - training)

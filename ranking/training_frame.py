@@ -83,9 +83,9 @@ def training_frame(
         _join(store, definition, slim[start : start + chunk_rows], names, service)
         for start in range(0, slim.height, chunk_rows)
     ]
-    _warn_of_several_pools(store, definition, slim)
     if not parts:
         raise TrainingFrameError("the frame to join has no rows", where=service)
+    _warn_of_several_pools(store, definition, slim)
     joined = pl.concat(parts, how="vertical_relaxed")
     frame = pl.concat([entity_df, joined], how="horizontal")
     if show_coverage:
@@ -130,6 +130,7 @@ def _join(
 
 
 def _warn_of_several_pools(store: FeatureStore, service: FeatureService, rows: pl.DataFrame) -> None:
+    """Warn where PCA axes and cluster numbers of several pools meet: a ranker would take them for the same."""
     view = USER_RATIONALE.name
     read = {each.name for used in service.feature_view_projections if used.name == view for each in used.features}
     if not (of_one_pool := sorted(read & {"rationale_components", "cluster_id"})):
