@@ -138,26 +138,31 @@ def train(
     *,
     device: str = "cpu",
     max_users: int | None = None,
+    across_pools: bool = False,
 ) -> Path:
     """Train the MaskNet that is served and make it the project's current one; return its folder.
 
     Parameters
     ----------
+    across_pools : bool
+        Leave the users' clusters out, which mean something within one pool only.
     max_users : int, optional
         Learn from a uniform sample of so many users, `evaluation.max_users` unless given; 0 is everyone. Items and
         profiles that nobody in it has take the unknown rows.
     """
     shape, place = shape or MaskNetSettings(), chosen_device(device)
+    trained = trained_on(project, across_pools=across_pools)
     data = CtrData.of(
         project,
         open_store(project.repository),
         candidates=project.evaluation.candidates,
         max_users=project.sample_size(max_users),
         seed=project.seed,
+        across_pools=across_pools,
     )
     fitted = fit(on_device(data, place), shape, settings, seed=project.seed)
     facts = {
-        **trained_on(project),
+        **trained,
         "service": USER_SERVICE,
         "as_of": project.as_of.isoformat(),
         "protocol": data.protocol,

@@ -90,6 +90,7 @@ class CtrData:
         candidates: int = 100,
         max_users: int | None = None,
         seed: int = 0,
+        across_pools: bool = False,
     ) -> CtrData:
         """Read labels and join features.
 
@@ -101,6 +102,8 @@ class CtrData:
             Items per held-out event, the event's own included, at least 2; impressions are taken as they are.
         max_users : int, optional
             Uniform sample of users.
+        across_pools : bool
+            Leave the users' clusters out, which mean something within one pool only.
 
         Raises
         ------
@@ -148,6 +151,7 @@ class CtrData:
         encoder = FieldEncoder.fit(
             user_frame.join(trained["user_id"], on=_KEYS["user_id"], how="semi"),
             item_frame.join(trained["item_id"], on=_KEYS["item_id"], how="semi"),
+            across_pools=across_pools,
         )
         group = rows["user_id"].rank("dense").cast(pl.Int64).to_numpy() - 1
         owner = users.join(

@@ -79,7 +79,7 @@ class FieldEncoder:
     text: int
 
     @classmethod
-    def fit(cls, users: pl.DataFrame, items: pl.DataFrame) -> FieldEncoder:
+    def fit(cls, users: pl.DataFrame, items: pl.DataFrame, *, across_pools: bool = False) -> FieldEncoder:
         """Learn the values of training rows; a profile value or a brand counts from its second occurrence.
 
         Parameters
@@ -88,6 +88,8 @@ class FieldEncoder:
             One row a user: the features of `USER_SERVICE`, profile and history.
         items : polars.DataFrame
             One row an item: item_id and the features of `ITEM_SERVICE`.
+        across_pools : bool
+            Know no cluster, which means something within one pool only: everybody's is the unknown one.
 
         Raises
         ------
@@ -106,7 +108,7 @@ class FieldEncoder:
             brands=Vocabulary.of(items[_BRAND], least=2),
             categories=Vocabulary.of(items[_CATEGORIES].explode()),
             item_count=Vocabulary.of(_bucket(items[_ITEM_COUNT])),
-            clusters=Vocabulary.of(_clusters(users)),
+            clusters=Vocabulary(()) if across_pools else Vocabulary.of(_clusters(users)),
             text=int(widths.mode().min()),  # type: ignore[arg-type]
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +14,11 @@ from reland_features.errors import FeatureStoreError
 
 @dataclass(frozen=True)
 class RankingProject:
-    """A project folder whose features are published."""
+    """A project folder whose features are published.
+
+    `pool_made_with` are the ids of encoder, text encoder and embedded step: pools in which these are equal have
+    similarities and rationale embeddings in common. It is None where an older version of the package published.
+    """
 
     root: Path
     marts: Path
@@ -21,6 +26,7 @@ class RankingProject:
     as_of: datetime
     features_run: str
     pool_version: str
+    pool_made_with: Mapping[str, str] | None
     evaluation: Evaluation
     seed: int
 
@@ -46,6 +52,7 @@ class RankingProject:
             as_of=datetime.fromisoformat(current["as_of"]),
             features_run=current["features_run"],
             pool_version=current["pool_version"],
+            pool_made_with=current.get("pool_made_with"),
             evaluation=config.evaluation if config else Evaluation.model_validate({}),
             seed=config.seed if config else 0,
         )

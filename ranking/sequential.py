@@ -48,6 +48,7 @@ def train(
 ) -> Path:
     """Train the SASRec that is served, with item texts and rationales, and make it the current one."""
     place = chosen_device(device)
+    trained_on(project, across_pools=True)  # it says so before anything is trained
     split = Split.of(project)
     features = load_features(project, split)
     sides = FeatureSides(features.item_text, features.rationales)
@@ -68,7 +69,7 @@ def save(
     Its weights hold how texts were scaled in training, which is applied to what is read online.
     """
     facts = {
-        **trained_on(project),
+        **trained_on(project, across_pools=True),
         "service": USER_SERVICE,
         "as_of": project.as_of.isoformat(),
         "protocol": "leave-last-out, all items",
@@ -142,6 +143,10 @@ class ServedSASRec:
         rows = {item: row for row, item in enumerate(item_ids)}
         facts = {**checkpoint.facts, "model": checkpoint.name}
         return cls(backbone, embeddings, items, rows, _histories(project, rows), facts, online, seeds)
+
+    def reads(self, pool_version: str | None) -> bool:
+        """Say whether rationales of a pool enter the scores: of the one that was published at the start."""
+        return pool_version == self.seeds.pool_version
 
     def score(self, user_id: str, candidates: Sequence[str]) -> Scored:
         """Score candidates for one user: the dot product of the two vectors."""

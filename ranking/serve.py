@@ -83,6 +83,8 @@ def create_app(project: Path | str, model: str = "xgboost") -> FastAPI:
     ranker.score(_NOBODY, [_NOBODY])
     online.explain(_NOBODY)
     facts = ranker.facts
+    as_of = found.as_of.isoformat()
+    published = {"features_run": found.features_run, "pool_version": found.pool_version, "as_of": as_of}  # at the start
     app = FastAPI(title="ranker with recommendation rationales", version=facts["model"])
 
     @app.exception_handler(FeatureStoreError)
@@ -94,7 +96,7 @@ def create_app(project: Path | str, model: str = "xgboost") -> FastAPI:
     @app.get("/health")
     def health() -> dict[str, Any]:
         trained_on = {name: facts[name] for name in ("model", "service", "features_run", "pool_version", "as_of")}
-        return {"status": "ok", **trained_on}
+        return {"status": "ok", **trained_on, "published": published}
 
     @app.post("/rank")
     def rank(request: RankRequest) -> RankResponse:
@@ -104,7 +106,7 @@ def create_app(project: Path | str, model: str = "xgboost") -> FastAPI:
             raise HTTPException(422, f"{counted} {scored.why}: {unknown[:5]}")
         order = np.argsort(-scored.scores, kind="stable")[: request.top_k]
         why = online.explain(request.user_id)
-        if why["pool_version"] != facts["pool_version"]:  # published since: not what was scored with
+        if not ranker.reads(why["pool_version"]):  # published since: not what was scored with
             why = dict.fromkeys(why)
         explanation = {name: why[name] for name in Explanation.model_fields}
         return RankResponse(

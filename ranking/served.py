@@ -64,6 +64,9 @@ class ServedRanker(Protocol):
     def facts(self) -> Mapping[str, Any]:
         """Say what was trained: model, service, features_run, pool_version and as_of."""
 
+    def reads(self, pool_version: str | None) -> bool:
+        """Say whether rationales of a pool enter the scores; of another one, published since, they may be masked."""
+
     def score(self, user_id: str, candidates: Sequence[str]) -> Scored:
         """Score candidates for one user."""
 
@@ -114,7 +117,7 @@ class SeedRationales:
     online : OnlineFeatures
         Where they are.
     project : RankingProject
-        Its published run names the seeds.
+        Its published run names the seeds. `pool_version` is its pool.
 
     Raises
     ------
@@ -124,7 +127,7 @@ class SeedRationales:
 
     def __init__(self, online: OnlineFeatures, project: RankingProject) -> None:
         check_services(online.store, project)
-        self._online = online
+        self._online, self.pool_version = online, project.pool_version
         run = published_run(project.root / "features", project.features_run)
         seeds = pl.read_parquet(run.paths[SEED_RATIONALE.name], columns=["seed_user_id"])["seed_user_id"]
         self.frame = pl.concat(
@@ -137,8 +140,7 @@ class SeedRationales:
     def of(self, user: pl.DataFrame) -> pl.DataFrame:
         """Return the rows of the seeds that a user (one row of `USER_SERVICE`) is matched to, or none.
 
-        A match of another pool than the one at the start, published since, is none: the ranker was not trained
-        on that pool.
+        A match of another pool than the one at the start, published since, is none: its seeds are not known here.
         """
         return self.frame[self.mixture(user)[0]]
 
@@ -197,16 +199,17 @@ class ServedTabular:
         """Say what was trained."""
         return self.ranker.facts
 
+    def reads(self, pool_version: str | None) -> bool:
+        """Say whether rationales of a pool enter the scores: of the one in training, or across pools of any."""
+        return self.ranker.features.across_pools or pool_version == self.facts["pool_version"]
+
     def score(self, user_id: str, candidates: Sequence[str]) -> Scored:
         """Score candidates for one user.
 
-        A rationale of another pool than in training, published since, is masked: its components mean something else.
+        A rationale of another pool than in training, published since, is masked, but for a ranker across pools.
         """
         frame = self.online.read(self.ranker.features.service, "item_id", candidates, user_id=user_id)
-        if (
-            self.ranker.features.components
-            and self.online.explain(user_id)["pool_version"] != self.facts["pool_version"]
-        ):
+        if self.ranker.features.of_one_pool and not self.reads(self.online.explain(user_id)["pool_version"]):
             masked = [name for name in frame.columns if name.startswith(_OF_A_RATIONALE)]
             frame = frame.with_columns(pl.lit(None, frame.schema[name]).alias(name) for name in masked)
         unknown = without_features(frame, candidates)

@@ -47,6 +47,10 @@ class ServedMaskNet:
         facts = {**checkpoint.facts, "model": checkpoint.name}
         return cls(model, encoder, facts, online, SeedRationales(online, project), MartUsers.of(project))
 
+    def reads(self, pool_version: str | None) -> bool:
+        """Say whether rationales of a pool enter the scores: of the one that was published at the start."""
+        return pool_version == self.seeds.pool_version
+
     def score(self, user_id: str, candidates: Sequence[str]) -> Scored:
         """Score candidates for one user: the logit of a click."""
         user = self.online.read(USER_SERVICE, "user_id", [user_id])

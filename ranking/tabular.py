@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from reland_features.errors import TrainingFrameError
+from reland_features.errors import ConfigError, TrainingFrameError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 BASELINE_SERVICE = "ranker_baseline"
 RATIONALE_SERVICE = "ranker_with_rationales"
 COMPONENTS = "user_rationale__rationale_components"
+_CLUSTER = "user_rationale__cluster_id"
 _LEVELS = {"L1": 1.0, "L2": 2.0, "L3": 3.0, "L4": 4.0}
 
 
@@ -43,7 +44,7 @@ BASELINE_COLUMNS = (
 RATIONALE_COLUMNS = (
     Column("rationale_item_cosine", "rationale_item_cross__rationale_item_cosine"),
     Column("similarity", "user_rationale__similarity"),
-    Column("cluster", "user_rationale__cluster_id", default=-1.0),
+    Column("cluster", _CLUSTER, default=-1.0),
     Column("has_rationale", "rationale_item_cross__has_rationale"),
 )
 
@@ -60,17 +61,43 @@ class TabularFeatures:
         PCA components of the rationale that become columns; 0 for a ranker without rationales.
     more : tuple of Column
         Of features that the frame has beside the service's.
+    across_pools : bool
+        Leave out what means something within one pool only, components and cluster: a ranker without them may learn
+        from rows of several pools, and need not be trained again for the next one.
+
+    Raises
+    ------
+    ConfigError
+        Components are asked for, and across pools.
     """
 
     service: str
     components: int = 0
     more: tuple[Column, ...] = ()
+    across_pools: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for components whose axes differ from row to row."""
+        if self.across_pools and self.components:
+            raise ConfigError(
+                "components mean something within one pool only",
+                where="across_pools",
+                got=f"components={self.components}",
+                expected=0,
+                hint="rationale_features(frame, across_pools=True)",
+            )
+
+    @property
+    def of_one_pool(self) -> bool:
+        """Whether a column means something within one pool only."""
+        return self.service != BASELINE_SERVICE and not self.across_pools
 
     @property
     def columns(self) -> tuple[Column, ...]:
         """Columns that are made from one number each."""
         with_rationales = self.service != BASELINE_SERVICE
-        return BASELINE_COLUMNS + (RATIONALE_COLUMNS if with_rationales else ()) + self.more
+        of_rationales = (c for c in RATIONALE_COLUMNS if not (self.across_pools and c.feature == _CLUSTER))
+        return BASELINE_COLUMNS + (tuple(of_rationales) if with_rationales else ()) + self.more
 
     @property
     def names(self) -> list[str]:
@@ -111,14 +138,18 @@ def baseline_features() -> TabularFeatures:
     return TabularFeatures(BASELINE_SERVICE)
 
 
-def rationale_features(frame: pl.DataFrame | pd.DataFrame) -> TabularFeatures:
+def rationale_features(frame: pl.DataFrame | pd.DataFrame, *, across_pools: bool = False) -> TabularFeatures:
     """Return the columns of a ranker with rationales, as many components as the frame holds.
+
+    With `across_pools` there are no components and no cluster, see `TabularFeatures`.
 
     Raises
     ------
     TrainingFrameError
         The frame has no column of components, or one that holds no lists of numbers.
     """
+    if across_pools:
+        return TabularFeatures(RATIONALE_SERVICE, across_pools=True)
     frame = as_polars(frame)
     check_columns(frame, [COMPONENTS], where=RATIONALE_SERVICE)
     lengths = _lists(frame[COMPONENTS]).list.len().drop_nulls().to_numpy()

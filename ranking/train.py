@@ -112,11 +112,19 @@ def fit(features: TabularFeatures, frame: pl.DataFrame | pd.DataFrame, *, seed: 
     return Ranker(features, booster, facts)
 
 
-def train(project: RankingProject, service: str = RATIONALE_SERVICE, *, max_users: int | None = None) -> Ranker:
+def train(
+    project: RankingProject,
+    service: str = RATIONALE_SERVICE,
+    *,
+    max_users: int | None = None,
+    across_pools: bool = False,
+) -> Ranker:
     """Train the ranker that is served, on the last but one events of a uniform sample of the users.
 
     Parameters
     ----------
+    across_pools : bool
+        Leave out what means something within one pool only, see `TabularFeatures`.
     max_users : int, optional
         Size of the sample, `evaluation.max_users` unless given; 0 is everyone.
 
@@ -135,9 +143,11 @@ def train(project: RankingProject, service: str = RATIONALE_SERVICE, *, max_user
     frame = training_frame(store, queries.frame, service)
     if service != BASELINE_SERVICE:
         check_pool_of_users(store, queries.users, project)
-    features = baseline_features() if service == BASELINE_SERVICE else rationale_features(frame)
+    without = service == BASELINE_SERVICE
+    features = baseline_features() if without else rationale_features(frame, across_pools=across_pools)
+    trained = trained_on(project, across_pools=features.across_pools)
     ranker = fit(features, frame, seed=project.seed)
-    facts = {**trained_on(project), "as_of": project.as_of.isoformat(), "protocol": queries.protocol}
+    facts = {**trained, "as_of": project.as_of.isoformat(), "protocol": queries.protocol}
     return Ranker(features, ranker.booster, {**ranker.facts, **facts})
 
 
@@ -173,7 +183,8 @@ def load(models: Path, expected: Mapping[str, Any]) -> Ranker:
     import xgboost as xgb
 
     folder, described = current_ranker(models, _NAME)
-    features = TabularFeatures(described["service"], described["components"])
+    across_pools = bool(described.get("across_pools"))  # which an older version did not know
+    features = TabularFeatures(described["service"], described["components"], across_pools=across_pools)
     if features.names != described["columns"]:
         raise ArtifactError(
             "the ranker was trained on other columns",
@@ -208,6 +219,12 @@ def main(arguments: list[str] | None = None) -> int:
         type=int,
         help="sample of users that xgboost and masknet learn from, evaluation.max_users unless given; 0 is everyone",
     )
+    parser.add_argument(
+        "--across-pools",
+        action="store_true",
+        help="xgboost and masknet leave out components and cluster, which mean something within one pool only, and "
+        "serve the pools of other days too, as sasrec always does",
+    )
     parser.add_argument("--device", default="cpu", help="of sasrec and masknet: cpu, cuda, cuda:1 or auto")
     options = parser.parse_args(arguments)
     try:
@@ -217,11 +234,14 @@ def main(arguments: list[str] | None = None) -> int:
             )
         project = RankingProject.open(options.project)
         if options.model == "xgboost":
-            folder = save(train(project, options.service, max_users=options.max_users), project.models)
+            given = {"max_users": options.max_users, "across_pools": options.across_pools}
+            folder = save(train(project, options.service, **given), project.models)
         else:  # torch is imported only where it is needed
             module = "ranking.ctr" if options.model == "masknet" else "ranking.sequential"
-            sampled = {"max_users": options.max_users} if options.model == "masknet" else {}  # SASRec reads everyone
-            folder = importlib.import_module(module).train(project, device=options.device, **sampled)
+            # SASRec learns from everyone, and reads nothing of one pool only.
+            own = {"max_users": options.max_users, "across_pools": options.across_pools}
+            given = {"device": options.device, **(own if options.model == "masknet" else {})}
+            folder = importlib.import_module(module).train(project, **given)
         print(f"trained on: {json.loads((folder / FACTS).read_text())['protocol']}", file=sys.stderr)
         print(folder)
     except RelandError as error:

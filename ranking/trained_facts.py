@@ -9,23 +9,45 @@ from typing import Any
 
 from ranking.project import RankingProject
 from reland_features.artifacts import sync, whole_folder, write_atomically
-from reland_features.errors import ArtifactError
+from reland_features.errors import ArtifactError, FeatureStoreError
 
 FACTS, CURRENT = "ranker.json", "current.json"
 
 
-def trained_on(project: RankingProject) -> dict[str, str]:
-    """Return what a trained ranker says of the features it was trained on."""
-    return {"features_run": project.features_run, "pool_version": project.pool_version}
+def trained_on(project: RankingProject, *, across_pools: bool) -> dict[str, Any]:
+    """Return what a trained ranker says of the features it was trained on.
 
+    Parameters
+    ----------
+    across_pools : bool
+        It reads nothing that means something within one pool only: no principal component, no cluster.
 
-def required(project: RankingProject) -> dict[str, str]:
-    """Return what a trained ranker and the features it meets must agree on.
-
-    The pool fixes the text encoder, which seeds there are, and what a principal component means. New matches with the
-    same pool, such as a daily publication brings, are what a trained ranker is there for.
+    Raises
+    ------
+    FeatureStoreError
+        An older version of the package published, which did not say what the pool was made with.
     """
-    return {"pool_version": project.pool_version}
+    if across_pools and project.pool_made_with is None:
+        raise FeatureStoreError(
+            "it is not known what the published pool was made with: an older version published it",
+            where=str(project.root),
+            expected="pool_made_with in .reland/current.json",
+            hint="reland run, which computes nothing again",
+        )
+    return {
+        "features_run": project.features_run,
+        "pool_version": project.pool_version,
+        "pool_made_with": project.pool_made_with,
+        "across_pools": across_pools,
+    }
+
+
+def required(project: RankingProject) -> dict[str, Any]:
+    """Return what a trained ranker and the features it meets must agree on, see `check_facts`.
+
+    New matches, such as a daily publication brings, are what a trained ranker is there for.
+    """
+    return {"pool_version": project.pool_version, "pool_made_with": project.pool_made_with}
 
 
 def keep_ranker(models: Path, name: str, files: Mapping[str, bytes], facts: Mapping[str, Any]) -> Path:
@@ -64,16 +86,20 @@ def current_ranker(folder: Path, name: str) -> tuple[Path, dict[str, Any]]:
 def check_facts(found: Path, name: str, facts: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     """Raise `ArtifactError` where a fact is not as it was in training.
 
-    A model that meets embeddings of another pool, or ids of another catalogue, scores without an error and wrongly.
+    A model that meets principal components or clusters of another pool, or vectors of another text encoder, scores
+    without an error and wrongly. So one that reads the former is held to its pool, and one that works `across_pools`
+    to what the pool was made with.
     """
-    other = {key: facts.get(key) for key, value in expected.items() if facts.get(key) != value}
+    free = "pool_version" if facts.get("across_pools") else "pool_made_with"
+    other = {key: facts.get(key) for key, value in expected.items() if key != free and facts.get(key) != value}
     if other:
+        lasting = "; with --across-pools it serves the next pools too" if "pool_version" in other else ""
         raise ArtifactError(
             f"the {name} was trained on other features",
             where=str(found),
             got=other,
             expected={key: expected[key] for key in other},
-            hint=how_to_train(name),
+            hint=how_to_train(name) + lasting,
         )
 
 

@@ -143,8 +143,8 @@ def _warn_of_several_pools(store: FeatureStore, service: FeatureService, rows: p
     if len(pools) > 1:
         warnings.warn(
             f"the rows meet rationales of {len(pools)} pools ({', '.join(pools.head(3))}), and "
-            f"{' and '.join(of_one_pool)} mean something else in each: leave them out of what the ranker reads, or "
-            "keep to the rows of one pool",
+            f"{' and '.join(of_one_pool)} mean something else in each: leave them out of what the ranker reads, as "
+            "rationale_features(frame, across_pools=True) does, or keep to the rows of one pool",
             stacklevel=3,
         )
 

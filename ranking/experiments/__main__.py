@@ -12,6 +12,7 @@ from ranking.experiments import (
     case,
     curves,
     newcomers,
+    next_pool,
     prepare,
     search,
     seeds,
@@ -36,6 +37,7 @@ EXPERIMENTS: dict[str, ModuleType] = {
     "case": case,
     "where": where,
     "newcomers": newcomers,
+    "next_pool": next_pool,
     "search": search,
 }
 _PRINTS_ONLY = ("case", "search")  # no page: nothing to name, and one run of each model

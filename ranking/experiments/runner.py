@@ -7,7 +7,7 @@ import multiprocessing
 import shlex
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -149,12 +149,21 @@ class Runner:
             The project has published other features since the plan was made.
         """
         backbone, training = self._train(plan)
+        run = self.measured(plan, backbone, training)
+        if self.keep_weights and not plan.spec.known:  # newcomers are met with the weights of the others
+            self._save(backbone, plan)
+        run.write(self.path(plan))
+        self._state(plan).unlink(missing_ok=True)
+        return run, backbone
+
+    def measured(self, plan: Plan, backbone: Backbone, training: Mapping[str, Any]) -> Run:
+        """Measure a trained backbone on a plan's users; keep nothing. `training` is what the run says of it."""
         spec, project = plan.spec, open_project(plan.project)
         pool = PoolFolder.of(project).facts() if variant(spec.variant).reads_pool else None
         started = time.process_time()
         metrics = evaluate(backbone, self.part)
         seconds = time.process_time() - started
-        run = Run(
+        return Run(
             users=metrics.users.astype(np.uint32),
             level=_levels(project, backbone.split)[metrics.users],
             hit_rate={name: values.astype(np.uint8) for name, values in metrics.hit_rate.items()},
@@ -171,11 +180,6 @@ class Runner:
                 "versions": versions(),
             },
         )
-        if self.keep_weights and not spec.known:  # newcomers are met with the weights of the others
-            self._save(backbone, plan)
-        run.write(self.path(plan))
-        self._state(plan).unlink(missing_ok=True)
-        return run, backbone
 
     def _train(self, plan: Plan) -> tuple[Backbone, dict[str, Any]]:
         """Return a plan's trained backbone, and what its run says of the training; newcomers are met with another's."""

@@ -120,7 +120,7 @@ class Study:
         seeds = self._seeds(every) if self.options.without_seeds else {}
         runs = self.runner.run_all(every)
         if self.options.without_seeds:
-            runs = {spec: _without(run, seeds[spec.task]) for spec, run in runs.items()}
+            runs = {spec: without_users(run, seeds[spec.task]) for spec, run in runs.items()}
         return [
             Group(setting, spec.variant, tuple(runs[each] for each in specs))
             for (setting, spec), specs in grouped.items()
@@ -221,7 +221,8 @@ def _pools(runs: Sequence[Run]) -> list[str]:
     return sorted(said.values())
 
 
-def _without(run: Run, users: np.ndarray) -> Run:
+def without_users(run: Run, users: np.ndarray) -> Run:
+    """Leave out users, rows of the split; the run says how many of those it measured they were."""
     kept = ~np.isin(run.users, users)
     return replace(run.of_users(kept), facts={**run.facts, "left_out": int((~kept).sum())})
 

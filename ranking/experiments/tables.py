@@ -122,7 +122,8 @@ def differences_between(groups: Sequence[Group], pairs: Iterable[tuple[Key, Key]
         The first minus the second, which may be of another setting (`against_setting`); a pair of which one was not
         run is left out.
     role : str
-        What the second is to the first: ``part`` where it lacks one, ``method`` where it is another.
+        What the second is to the first: ``part`` where it lacks one, ``method`` where it is another, ``pool`` where
+        it read another.
     """
     found = {(group.setting, group.variant): group for group in groups}
     rows = []

@@ -18,6 +18,8 @@ from reland_features.stages.base import Outcome, Progress, now, read_vectors, ru
 
 _LOG = logging.getLogger(__name__)
 COLD_START_USERS = "cold_start_users"
+_MADE_WITH = ("encoder_id", "text_encoder_id", "embedded")
+"""Where these are equal, similarities and rationale embeddings of two pools mean the same."""
 
 
 def build_pool(project: Project, encoded: Outcome, seeds: Outcome, rationales: Outcome, progress: Progress) -> Outcome:
@@ -226,6 +228,7 @@ def publish(
             "as_of": outcome.as_of.isoformat(),
             "features_run": outcome.artifact.id,
             "pool_version": version,
+            "pool_made_with": {name: pool.artifact.manifest.get(name) for name in _MADE_WITH},
         }
     )
     return outcome

@@ -22,6 +22,7 @@ from reland_features.publishing import publish
 AS_OF = datetime(2024, 3, 1, 12)
 CREATED_AT = datetime(2024, 3, 2)
 REPOSITORY = Path(__file__).resolve().parents[2] / "feature_repo"
+MADE_WITH = {"encoder_id": "toy", "text_encoder_id": "toy text", "embedded": "recommendations"}
 GENRES = ("Drama", "Comedy", "Western", "Crime", "Animation")
 
 
@@ -136,6 +137,7 @@ def write_project(folder: Path, toy: Toy, run_id: str = "run-1") -> Path:
         "as_of": AS_OF.isoformat(),
         "features_run": run_id,
         "pool_version": "pool-1",
+        "pool_made_with": MADE_WITH,
     }
     (folder / ".reland" / "current.json").write_text(json.dumps(current))
     return folder

@@ -188,16 +188,24 @@ def test_health_and_checkpoint_name(clients, small, model):
 
 
 @pytest.mark.parametrize("model", ["xgboost", "masknet", "sasrec"])
-def test_a_ranker_of_another_pool_or_none_is_not_served(small, tmp_path, model):
+def test_a_ranker_that_was_not_trained_is_not_served(small, tmp_path, model):
     root = tmp_path / "project"
     shutil.copytree(small.root / ".reland", root / ".reland")
     with pytest.raises(ArtifactError, match=f"no {model} has been trained"):
         create_app(root, model)
+
+
+@pytest.mark.parametrize("model", ["xgboost", "masknet"])
+def test_a_ranker_of_one_pool_is_not_served_with_another(small, tmp_path, model):
+    root = tmp_path / "project"
+    shutil.copytree(small.root / ".reland", root / ".reland")
     shutil.copytree(small.models, root / "models")
     current = json.loads((root / ".reland" / "current.json").read_text())
     (root / ".reland" / "current.json").write_text(json.dumps({**current, "pool_version": "pool-2"}))
-    with pytest.raises(ArtifactError, match="trained on other features"):
+    with pytest.raises(ArtifactError, match="trained on other features") as error:
         create_app(root, model)
+    assert (error.value.got, error.value.expected) == ("{'pool_version': 'pool-1'}", "{'pool_version': 'pool-2'}")
+    assert "with --across-pools it serves the next pools too" in error.value.hint
 
 
 @pytest.mark.parametrize("model", ["xgboost", "masknet", "sasrec"])
