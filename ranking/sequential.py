@@ -45,16 +45,24 @@ def train(
     settings: FitSettings | None = None,
     *,
     device: str = "cpu",
+    across_pools: bool = False,
 ) -> Path:
-    """Train the SASRec that is served, with item texts and rationales, and make it the current one."""
+    """Train the SASRec that is served, with item texts and rationales, and make it the current one.
+
+    Parameters
+    ----------
+    across_pools : bool
+        Let it be served with the pools of other days. It reads nothing that means something within one pool only, but
+        what it learnt of a rationale may be which users are matched to it.
+    """
     place = chosen_device(device)
-    trained_on(project, across_pools=True)  # it says so before anything is trained
+    trained_on(project, across_pools=across_pools)  # what cannot be is said before anything is trained
     split = Split.of(project)
     features = load_features(project, split)
     sides = FeatureSides(features.item_text, features.rationales)
     backbone = build(NAME, split, options, sides=sides, seed=project.seed).to(place)
     fitted = fit(backbone, settings, seed=project.seed)
-    return save(backbone, project, options=options, best=fitted.best)
+    return save(backbone, project, options=options, best=fitted.best, across_pools=across_pools)
 
 
 def save(
@@ -63,13 +71,14 @@ def save(
     *,
     options: Mapping[str, Any] | None = None,
     best: Mapping[str, float] | None = None,
+    across_pools: bool = False,
 ) -> Path:
     """Write a trained backbone as the project's current one; return its folder.
 
     Its weights hold how texts were scaled in training, which is applied to what is read online.
     """
     facts = {
-        **trained_on(project, across_pools=True),
+        **trained_on(project, across_pools=across_pools),
         "service": USER_SERVICE,
         "as_of": project.as_of.isoformat(),
         "protocol": "leave-last-out, all items",

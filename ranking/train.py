@@ -222,8 +222,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--across-pools",
         action="store_true",
-        help="xgboost and masknet leave out components and cluster, which mean something within one pool only, and "
-        "serve the pools of other days too, as sasrec always does",
+        help="to be served with the pools of other days, too: xgboost and masknet leave out components and cluster, "
+        "which mean something within one pool only",
     )
     parser.add_argument("--device", default="cpu", help="of sasrec and masknet: cpu, cuda, cuda:1 or auto")
     options = parser.parse_args(arguments)
@@ -238,10 +238,9 @@ def main(arguments: list[str] | None = None) -> int:
             folder = save(train(project, options.service, **given), project.models)
         else:  # torch is imported only where it is needed
             module = "ranking.ctr" if options.model == "masknet" else "ranking.sequential"
-            # SASRec learns from everyone, and reads nothing of one pool only.
-            own = {"max_users": options.max_users, "across_pools": options.across_pools}
-            given = {"device": options.device, **(own if options.model == "masknet" else {})}
-            folder = importlib.import_module(module).train(project, **given)
+            given = {"device": options.device, "across_pools": options.across_pools}
+            sampled = {"max_users": options.max_users} if options.model == "masknet" else {}  # SASRec reads everyone
+            folder = importlib.import_module(module).train(project, **given, **sampled)
         print(f"trained on: {json.loads((folder / FACTS).read_text())['protocol']}", file=sys.stderr)
         print(folder)
     except RelandError as error:

@@ -195,7 +195,7 @@ def test_a_ranker_that_was_not_trained_is_not_served(small, tmp_path, model):
         create_app(root, model)
 
 
-@pytest.mark.parametrize("model", ["xgboost", "masknet"])
+@pytest.mark.parametrize("model", ["xgboost", "masknet", "sasrec"])
 def test_a_ranker_of_one_pool_is_not_served_with_another(small, tmp_path, model):
     root = tmp_path / "project"
     shutil.copytree(small.root / ".reland", root / ".reland")
