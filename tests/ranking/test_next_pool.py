@@ -15,6 +15,7 @@ import torch
 from fastapi.testclient import TestClient
 from toy_project import CREATED_AT, MADE_WITH, Toy, make_toy
 
+from benchmarks import across_pools
 from ranking.backbones import build
 from ranking.checkpoints import read_checkpoint
 from ranking.ctr import CtrSettings
@@ -211,3 +212,15 @@ def test_a_pool_published_while_the_app_runs_is_scored_with_by_the_tree_ranker_a
         assert after["items"] != before[model]["items"]
         assert after["pool_version"] == ("pool-2" if model == "xgboost" else None)
         assert (after["explanation"] is not None) == (model == "xgboost")
+
+
+@pytest.mark.parametrize("measure", [across_pools.xgboost, across_pools.masknet])
+def test_the_benchmark_finds_the_next_pool_and_none_where_there_is_none(project, tomorrow, measure):
+    pair = (across_pools.NEXT, across_pools.ACROSS)
+    same = measure(project, project, users=150, seeds=1)
+    assert same.differences[pair] == (0, 0, 0)
+    assert same.values[across_pools.NEXT] == same.values[across_pools.ACROSS]
+    moved = measure(project, tomorrow, users=150, seeds=1)
+    assert moved.values[across_pools.ACROSS] == same.values[across_pools.ACROSS]
+    assert moved.differences[pair][0] == pytest.approx(moved.values[pair[0]] - moved.values[pair[1]])
+    assert moved.differences[pair] != (0, 0, 0)
