@@ -51,7 +51,7 @@ def run(study: Study) -> list[Path]:
         for source, label in _SOURCES.items():
             specs = [study.spec(backbone, name, source=source) for name in with_controls(("reland",))]
             try:
-                study.runner.project(specs[0])
+                study.runner.planner.project(specs[0])
             except ConfigError as error:
                 line = f"{_setting(backbone, label)}: not run, for want of a project. Make it: `{error.hint}`"
                 print(line, file=sys.stderr)

@@ -62,7 +62,7 @@ def run(study: Study) -> list[Path]:
     """
     options = study.options
     specs = [study.spec(options.backbone, name) for name in options.variants]
-    project = study.runner.project(study.spec(options.backbone, "reland"))
+    project = study.runner.planner.project(study.spec(options.backbone, "reland"))
     split = load_split(project.root)
     target = split.item_ids[held_out(split, options.user)[1]]
     explanation = read_explanations(

@@ -47,7 +47,9 @@ def run(study: Study) -> list[Path]:
     spans = _spans(options.known)
     wanted = [(b, name) for b in options.backbones for name in variants_of(b, with_controls(options.variants))]
     last = study.spec(*wanted[0], known=max(counts[-1] for counts in spans.values()))
-    split_of(study.runner.project(last).root, last)  # before hours of training: is there anybody to meet so late?
+    split_of(
+        study.runner.planner.project(last).root, last
+    )  # before hours of training: is there anybody to meet so late?
     learned = study.measure((f"{b}, learned from", study.spec(b, name, known=0)) for b, name in wanted)
     moments = study.measure(
         (f"{b}, first {text}", study.spec(b, name, known=n))

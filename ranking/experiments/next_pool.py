@@ -13,6 +13,7 @@ import polars as pl
 from ranking.experiments import figures, tables
 from ranking.experiments.inputs import rationales_of, seed_rows
 from ranking.experiments.options import add_cut, add_names
+from ranking.experiments.planner import check_comparable
 from ranking.experiments.runner import Runner
 from ranking.experiments.runs import Run, RunSpec
 from ranking.experiments.study import Study, without_users
@@ -41,18 +42,11 @@ def run(study: Study) -> list[Path]:
     """Measure trained runs with the pool of training and with the next one, and write the table."""
     options = study.options
     wanted = [(b, study.spec(b, name)) for b in options.backbones for name in variants_of(b, _variants(options))]
-    plans = [study.runner.plan(spec) for _, spec in wanted]  # is there another pool, before hours of training?
-    others = [study.runner.plan(replace(spec, source=options.next)) for _, spec in wanted]
+    plans = [study.runner.planner.plan(spec) for _, spec in wanted]  # is there another pool, before hours of training?
+    others = [study.runner.planner.plan(replace(spec, source=options.next)) for _, spec in wanted]
     if same := sorted({p.project.name for p, o in zip(plans, others, strict=True) if p.project == o.project}):
         raise ConfigError("there is one pool, not two", where="--next", got=", ".join(same), hint="another --source")
-    if made_of := sorted({o.inputs["marts"] for o in others} - {p.inputs["marts"] for p in plans}):
-        raise ConfigError(
-            "the pools were made of other interactions, so users cannot be compared",
-            where=f"--next {options.next}",
-            got=", ".join(made_of),
-            expected=", ".join(sorted({p.inputs["marts"] for p in plans})),
-            hint="make both projects with the same --tables",
-        )
+    check_comparable([*plans, *others])
     roots = {plan.project for plan in (*plans, *others)}
     seeds = np.unique(np.concatenate([seed_rows(root) for root in sorted(roots)]))
     groups = study.measure(wanted)
@@ -85,9 +79,9 @@ def with_other_rationales(runner: Runner, spec: RunSpec, source: str) -> Run:
 
     How texts were scaled in training is part of the weights.
     """
-    learned = runner.plan(spec)
+    learned = runner.planner.plan(spec)
     facts = runner.run(learned).facts
-    plan = runner.plan(replace(spec, source=source))
+    plan = runner.planner.plan(replace(spec, source=source))
     backbone = runner.untrained(plan)
     backbone.load_state_dict(runner.trained(spec).state_dict())
     training = {name: facts[name] for name in ("curve", "best", "best_epoch", "epochs", "training_seconds")}
@@ -123,7 +117,7 @@ def _compared(specs: Sequence[RunSpec], study: Study, users: np.ndarray) -> str:
         if spec.variant not in study.options.variants:
             continue
         both = [replace(spec, source=source) for source in (spec.source, study.options.next)]
-        roots = [study.runner.project(each).root for each in both]
+        roots = [study.runner.planner.project(each).root for each in both]
         found = [rationales_of(root, each) for root, each in zip(roots, both, strict=True)]
         vectors = []
         for rationales in found:

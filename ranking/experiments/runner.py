@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import multiprocessing
-import shlex
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -18,23 +17,23 @@ import numpy as np
 import polars as pl
 import torch
 
-from ranking.backbones import build, check_options
+from ranking.backbones import build
 from ranking.backbones.base import Backbone
 from ranking.checkpoints import weights_id
-from ranking.compact_views import FeaturesError
-from ranking.device import chosen_device, kept_weights
-from ranking.experiments.dataset import BACKBONES, Dataset
+from ranking.device import chosen_device
+from ranking.experiments.dataset import Dataset
 from ranking.experiments.inputs import open_project, sides_of, split_of
 from ranking.experiments.machine import machine, versions
-from ranking.experiments.run_inputs import check_inputs, inputs_of
+from ranking.experiments.planner import Planner
+from ranking.experiments.run_inputs import check_inputs
 from ranking.experiments.runs import LEVELS, Plan, Run, RunSpec
 from ranking.experiments.seed_subset import PoolFolder
 from ranking.experiments.variants import variant
+from ranking.experiments.weights_folder import WeightsFolder
 from ranking.fitting import Fit, evaluate, fit
 from ranking.project import RankingProject
 from ranking.splits import Part, Split
-from reland_features.artifacts import whole_file
-from reland_features.errors import ArtifactError, CheckError, ConfigError, RelandError
+from reland_features.errors import RelandError
 
 
 @dataclass(frozen=True)
@@ -68,49 +67,15 @@ class Runner:
     device: str = "cpu"
     part: Part = "test"
 
-    def root(self, spec: RunSpec) -> Path:
-        """Return the project of a spec."""
-        return self.projects / self.dataset.name / "-".join(filter(None, (spec.task, spec.source)))
+    @property
+    def planner(self) -> Planner:
+        """What finds projects and makes plans."""
+        return Planner(self.dataset, self.projects)
 
-    def project(self, spec: RunSpec) -> RankingProject:
-        """Open the project of a spec; raise `ConfigError` with the command that makes it."""
-        root = self.root(spec)
-        if not (root / ".reland" / "current.json").is_file():
-            raise ConfigError(
-                "there is no finished project to take features from", where=str(root), hint=self._how(spec)
-            )
-        return open_project(root)
-
-    def _how(self, spec: RunSpec) -> str:
-        """Return the command that makes a spec's project."""
-        words = ["--dataset", self.dataset.given or self.dataset.name, "--tables", "DIR"]
-        words += ["--projects", str(self.projects)]
-        if spec.source:
-            words += ["--source", spec.source]
-        if spec.source and spec.source not in self.dataset.sources:
-            words += ["--rationales", "FILE"]
-        return shlex.join(["python", "-m", "ranking.experiments", "prepare", *words])
-
-    def plan(self, spec: RunSpec) -> Plan:
-        """Return a spec with its hyperparameters and inputs; raise `RelandError` where a name is wrong."""
-        if spec.backbone not in BACKBONES.get(spec.task, ()):  # type: ignore[call-overload]
-            raise ConfigError(
-                f"no such backbone for the {spec.task} task",
-                where="--backbones",
-                got=spec.backbone,
-                expected=", ".join(BACKBONES.get(spec.task, ())),  # type: ignore[call-overload]
-            )
-        project = self.project(spec)
-        spec = spec.canonical()
-        hyperparameters = self.dataset.hyperparameters(
-            spec.task,
-            spec.backbone,
-            cut=spec.keep_last is not None,
-            quick=spec.quick,
-            overrides=dict(spec.overrides),
-        )
-        check_options(spec.backbone, hyperparameters.options)
-        return Plan(spec, hyperparameters, inputs_of(spec, project), project.root)
+    @property
+    def weights(self) -> WeightsFolder:
+        """Where trained weights are kept."""
+        return WeightsFolder(self.projects / "weights")
 
     def path(self, plan: Plan) -> Path:
         """Return where a run's file is, or will be."""
@@ -126,14 +91,14 @@ class Runner:
         RelandError
             A name is wrong or a project is missing: before anything is trained.
         """
-        plans = self._plans(specs)
+        plans = self.planner.plan_all(specs)
         wanted = {plan.id: plan for plan in plans.values()}
         todo = [plan for plan in wanted.values() if not self.path(plan).is_file()]
         found = len(wanted) - len(todo)
         _say(f"{len(wanted)} runs: {found} finished before, {len(todo)} to do")
         learned_from = [_training_of(plan) for plan in todo if plan.spec.known]
         for learned in {plan.id: plan for plan in learned_from}.values():
-            if not self._weights(learned).is_file():  # once, before several runs at once need them
+            if not self.weights.of(learned).is_file():  # once, before several runs at once need them
                 self.execute(learned)
         for done, (plan, run) in enumerate(self._execute_all(todo), 1):
             _say(f"[{done}/{len(todo)}] {_summary(plan, run)}  {self.path(plan).name}")
@@ -151,9 +116,9 @@ class Runner:
         backbone, training = self._train(plan)
         run = self.measured(plan, backbone, training)
         if self.keep_weights and not plan.spec.known:  # newcomers are met with the weights of the others
-            self._save(backbone, plan)
+            self.weights.save(backbone, plan)
         run.write(self.path(plan))
-        self._state(plan).unlink(missing_ok=True)
+        self.weights.state(plan).unlink(missing_ok=True)
         return run, backbone
 
     def measured(self, plan: Plan, backbone: Backbone, training: Mapping[str, Any]) -> Run:
@@ -191,7 +156,7 @@ class Runner:
             of_training = {name: facts[name] for name in ("curve", "best", "best_epoch", "epochs")}
             return backbone, {**of_training, "training_seconds": 0.0, "weights": weights_id(backbone)}
         fitted = (
-            fit(backbone, plan.hyperparameters.fit, seed=spec.seed, state_file=self._state(plan))
+            fit(backbone, plan.hyperparameters.fit, seed=spec.seed, state_file=self.weights.state(plan))
             if any(weights.requires_grad for weights in backbone.parameters())
             else Fit((), 0, {}, 0, 0.0)  # popularity and item-kNN only count
         )
@@ -217,22 +182,13 @@ class Runner:
         ArtifactError
             The weights are of another version of the backbone.
         """
-        return self._trained(self.plan(spec))
+        return self._trained(self.planner.plan(spec))
 
     def _trained(self, plan: Plan) -> Backbone:
-        path = self._weights(plan)
-        if not path.is_file():
+        if not self.weights.of(plan).is_file():
             return self.execute(plan)[1]
         backbone = self.untrained(plan)
-        try:
-            backbone.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-        except (FeaturesError, RuntimeError) as error:  # kept by an older version
-            raise ArtifactError(
-                "the kept weights do not fit the backbone",
-                where=str(path),
-                got=error.got if isinstance(error, RelandError) else error,
-                hint="delete the file: the run is then repeated",
-            ) from error
+        self.weights.fill(backbone, plan)
         return backbone.eval()
 
     def untrained(self, plan: Plan) -> Backbone:
@@ -243,20 +199,6 @@ class Runner:
         check_inputs(plan)  # again: others may have been published while these were read
         backbone = build(spec.backbone, split, plan.hyperparameters.options, sides=sides, seed=spec.seed)
         return backbone.to(chosen_device(self.device))
-
-    def _plans(self, specs: Iterable[RunSpec]) -> dict[RunSpec, Plan]:
-        plans, problems = {}, {}
-        for spec in specs:
-            try:
-                plans[spec] = self.plan(spec)
-            except RelandError as error:
-                problems[str(error)] = error
-        if len(problems) == 1:
-            raise next(iter(problems.values()))
-        if problems:
-            raise CheckError(list(problems.values()))
-        _check_comparable(plans.values())
-        return plans
 
     def _execute_all(self, plans: Sequence[Plan]) -> Iterator[tuple[Plan, Run]]:
         if self.jobs == 1:
@@ -278,38 +220,10 @@ class Runner:
                     hint="finished runs are kept: the same command goes on, with fewer --jobs",
                 ) from error
 
-    def _weights(self, plan: Plan) -> Path:
-        return self.projects / "weights" / f"{plan.id}.pt"
-
-    def _state(self, plan: Plan) -> Path:
-        """Return where a run keeps the state of its training, for the case that it is killed."""
-        return self._weights(plan).with_suffix(".training")
-
-    def _save(self, backbone: Backbone, plan: Plan) -> None:
-        path = self._weights(plan)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as temporary:
-            torch.save(kept_weights(backbone), temporary)
-
 
 def _training_of(plan: Plan) -> Plan:
     """Return the plan whose weights newcomers are met with."""
     return dataclasses.replace(plan, spec=dataclasses.replace(plan.spec, known=0))
-
-
-def _check_comparable(plans: Iterable[Plan]) -> None:
-    """Raise `ConfigError` where runs that are to be compared have not the same users and interactions."""
-    first: dict[str, Plan] = {}
-    for plan in plans:
-        other = first.setdefault(plan.spec.task, plan)
-        if plan.inputs["marts"] != other.inputs["marts"]:
-            raise ConfigError(
-                "rationales of another source were made on other interactions, so users cannot be compared",
-                where=str(plan.project),
-                got=plan.inputs["marts"],
-                expected=f"{other.inputs['marts']}, as in {other.project}",
-                hint="make both projects with the same --set",
-            )
 
 
 def _share_cores(jobs: int) -> None:

@@ -36,7 +36,7 @@ def run(study: Study) -> list[Path]:
     fractions = _fractions(study.options.fractions)
     budgets = {}
     for backbone in study.options.backbones:
-        pool = PoolFolder.of(study.runner.project(study.spec(backbone, "reland")))
+        pool = PoolFolder.of(study.runner.planner.project(study.spec(backbone, "reland")))
         for fraction in fractions:
             kept = pool.seeds(fraction)
             budgets[f"{backbone}, {len(kept):,} seeds"] = (backbone, fraction, len(kept), pool.tokens(kept))

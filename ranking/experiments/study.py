@@ -142,7 +142,7 @@ class Study:
         for task in dict.fromkeys(spec.task for spec in specs):
             of_task = [spec for spec in specs if spec.task == task]
             readers = [spec for spec in of_task if variant(spec.variant).reads_pool]
-            pools = {self.runner.project(spec).root for spec in readers or of_task}
+            pools = {self.runner.planner.project(spec).root for spec in readers or of_task}
             seeds[task] = np.unique(np.concatenate([seed_rows(root) for root in pools]))
         return seeds
 

@@ -86,7 +86,7 @@ def run(study: Study) -> list[Path]:
 
 def llm_cost(study: Study, backbone: str) -> LlmCost:
     """Count inferences from the marts and the pool, and take the seconds of one from its ledger."""
-    project = study.runner.project(study.spec(backbone, "reland"))
+    project = study.runner.planner.project(study.spec(backbone, "reland"))
     split, pool = Split.of(project), PoolFolder.of(project)
     total = json.loads((pool.input("rationales") / MANIFEST).read_text()).get("usage", {}).get("total", {})
     timed = total.get("calls") and total.get("seconds")

@@ -127,5 +127,5 @@ def test_pools_of_other_interactions_are_refused(two, capsys):
     shutil.copytree(marts, two.folder / "others")
     path.write_text(json.dumps(json.loads(path.read_text()) | {"marts": str(two.folder / "others")}))
     assert two.run("next_pool", "--next", "next") == 1
-    assert "the pools were made of other interactions" in capsys.readouterr().err
+    assert "rationales of another source were made on other interactions" in capsys.readouterr().err
     assert not two.raw()

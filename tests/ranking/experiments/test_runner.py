@@ -42,7 +42,7 @@ def publish_anew(world: World) -> None:
 @pytest.mark.parametrize("process", ["the same", "a new one"])
 def test_a_run_is_not_trained_on_other_features_than_it_was_planned_with(own, process):
     runner = runner_of(own)
-    plan = runner.plan(SPEC)
+    plan = runner.planner.plan(SPEC)
     publish_anew(own)
     if process == "a new one":  # which has not opened the project before, as that of `--jobs`
         inputs.open_project.cache_clear()
@@ -53,7 +53,7 @@ def test_a_run_is_not_trained_on_other_features_than_it_was_planned_with(own, pr
     assert "run the command again" in raised.value.hint
 
     inputs.open_project.cache_clear()
-    assert runner.plan(SPEC).id != plan.id
+    assert runner.planner.plan(SPEC).id != plan.id
 
 
 def test_features_published_while_they_are_read_are_not_trained_on(own, monkeypatch):
@@ -66,13 +66,13 @@ def test_features_published_while_they_are_read_are_not_trained_on(own, monkeypa
     monkeypatch.setattr(runner, "sides_of", slowly)
     of = runner_of(own)
     with pytest.raises(ConfigError, match="other features since"):
-        of.execute(of.plan(SPEC))
+        of.execute(of.planner.plan(SPEC))
     assert own.raw() == {}
 
 
 def test_a_run_that_reads_none_of_the_features_goes_on_where_others_are_published(own):
     runner = runner_of(own)
-    plan = runner.plan(ID_ONLY)
+    plan = runner.planner.plan(ID_ONLY)
     publish_anew(own)
     runner.execute(plan)
     assert list(own.raw()) == [f"{plan.id}.parquet"]
@@ -85,7 +85,7 @@ def test_a_run_that_another_command_finished_meanwhile_is_read_and_not_trained_a
     def beside_another_command(runner, plan):
         trained.append(plan.spec.seed)
         if plan.spec.seed == 0:
-            execute(runner, runner.plan(specs[1]))
+            execute(runner, runner.planner.plan(specs[1]))
         return execute(runner, plan)
 
     monkeypatch.setattr(Runner, "execute", beside_another_command)
