@@ -1,4 +1,4 @@
-"""Which rationales each user has, and the two controls made from them."""
+"""Which rationales each user has, and the controls made from them."""
 
 from __future__ import annotations
 
@@ -83,6 +83,14 @@ class Rationales:
         """
         order = np.random.default_rng(seed).permutation(self.n_users)
         return dataclasses.replace(self, rows=self.rows[order], weights=self.weights[order])
+
+    def permuted(self, seed: int) -> Rationales:
+        """Deal the texts out among the seeds: the match without its text.
+
+        Which users share a rationale stays, and so does which rationales there are; what a user's says is chance.
+        """
+        order = np.random.default_rng(seed).permutation(len(self.embeddings))
+        return dataclasses.replace(self, embeddings=self.embeddings[order])
 
     def constant(self) -> Rationales:
         """Give every user who has a rationale the same vector, the mean of the table: the second control."""

@@ -119,6 +119,8 @@ def rationales_of(root: Path, spec: RunSpec) -> Rationales | None:
         found = _features(root).rationales
     if chosen.control == "shuffled":
         return found.shuffled(spec.seed)
+    if chosen.control == "permuted":
+        return found.permuted(spec.seed)
     if chosen.control == "constant":
         found = found.constant()
         if spec.known:  # what the weights know as everybody's, not the mean of what newcomers have

@@ -123,7 +123,7 @@ def differences_between(groups: Sequence[Group], pairs: Iterable[tuple[Key, Key]
         run is left out.
     role : str
         What the second is to the first: ``part`` where it lacks one, ``method`` where it is another, ``pool`` where
-        it read another.
+        it read another, ``text`` where its texts were dealt out.
     """
     found = {(group.setting, group.variant): group for group in groups}
     rows = []

@@ -2,7 +2,8 @@
 
 A gain over the base says little alone: more weights, or the mere presence of a text, may give it as well.
 So every variant with rationales names its controls, the same model with the rationales dealt out to other
-users (*shuffled*) or the same one for everybody (*constant*).
+users (*shuffled*) or the same one for everybody (*constant*). Where a seed's rationale is inherited there is a
+third, which decides no verdict: the same match with the texts dealt out among the seeds (*permuted*).
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from ranking.fusion import Kind
 from reland_features.errors import ConfigError
 
 Texts = Literal["none", "matched", "dated", "top3", "own", "history", "so far", "earlier"]
-Control = Literal["", "shuffled", "constant"]
+Control = Literal["", "shuffled", "constant", "permuted"]
 Output = Literal["none", "cross", "kar", "slim"]
 Fusion = Kind | Literal["none"]
+_INHERITED: tuple[Texts, ...] = ("matched", "top3")
+_CALLED: dict[Control, str] = {"permuted": "texts permuted"}
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class Variant:
         The variant without rationales that it is compared with.
     controls : tuple of str
         The variants that a gain must also beat.
+    permuted : str, optional
+        The variant with the same matches and the texts dealt out among the seeds.
     """
 
     label: str
@@ -62,6 +67,7 @@ class Variant:
     output: Output = "none"
     base: str | None = None
     controls: tuple[str, ...] = ()
+    permuted: str | None = None
 
     @property
     def reads_rationales(self) -> bool:
@@ -92,13 +98,16 @@ def _with_controls(
     prefix: str | None = None,
 ) -> dict[str, Variant]:
     prefix = prefix or name
-    kinds: tuple[Control, ...] = ("shuffled", "constant")
-    controls = tuple(f"{prefix}_{kind}" for kind in kinds)
+    kinds: tuple[Control, ...] = ("shuffled", "constant", *(("permuted",) if texts in _INHERITED else ()))
+    named = {kind: f"{prefix}_{kind}" for kind in kinds}
+    controls, permuted = (named["shuffled"], named["constant"]), named.get("permuted")
     return {
-        name: Variant(label, item_text, texts, "", fusion, dropout, output, base, controls),
+        name: Variant(label, item_text, texts, "", fusion, dropout, output, base, controls, permuted),
         **{
-            control: Variant(f"{label}, {kind}", item_text, texts, kind, fusion, dropout, output, base)
-            for control, kind in zip(controls, kinds, strict=True)
+            control: Variant(
+                f"{label}, {_CALLED.get(kind, kind)}", item_text, texts, kind, fusion, dropout, output, base
+            )
+            for kind, control in named.items()
         },
     }
 
@@ -143,7 +152,7 @@ def variant(name: str) -> Variant:
 
 def main_of(name: str) -> str:
     """Return the variant that a control belongs to; any other variant is its own."""
-    return next((main for main, chosen in VARIANTS.items() if name in chosen.controls), name)
+    return next((main for main, chosen in VARIANTS.items() if name in (*chosen.controls, chosen.permuted)), name)
 
 
 def with_controls(names: tuple[str, ...]) -> tuple[str, ...]:

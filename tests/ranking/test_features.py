@@ -268,6 +268,16 @@ def test_shuffled_deals_the_same_rationales_to_other_users():
     assert len({GIVEN.shuffled(seed).has.tobytes() for seed in range(10)}) > 1, "nobody's rationale is dealt too"
 
 
+def test_permuted_deals_the_texts_out_among_the_seeds_and_keeps_every_match():
+    dealt = GIVEN.permuted(1)
+    assert sorted(dealt.embeddings.tolist()) == sorted(GIVEN.embeddings.tolist())
+    assert not np.array_equal(dealt.embeddings, GIVEN.embeddings)
+    assert np.array_equal(GIVEN.permuted(1).embeddings, dealt.embeddings)
+    assert dealt.rows is GIVEN.rows
+    assert dealt.weights is GIVEN.weights
+    assert len({GIVEN.permuted(seed).embeddings.tobytes() for seed in range(40)}) == 6, "each order of three"
+
+
 def test_constant_is_the_mean_of_the_table_for_all_who_have_one():
     constant = GIVEN.constant()
     assert of_each_user(constant) == [[1, 2], [1, 2], None, [1, 2], [1, 2]]
