@@ -9,7 +9,7 @@ from polars.testing import assert_frame_equal
 
 from ranking.tabular import COMPONENTS, RATIONALE_SERVICE, TabularFeatures, baseline_features, rationale_features
 from ranking.train import fit
-from reland_features.errors import TrainingFrameError
+from reland_features.errors import ConfigError, TrainingFrameError
 
 COSINE, CLUSTER = "rationale_item_cross__rationale_item_cosine", "user_rationale__cluster_id"
 
@@ -113,3 +113,16 @@ def test_what_is_no_frame_is_refused(given, got):
         assert raised.value.got == got
     with pytest.raises(TrainingFrameError, match="cannot be read"):
         baseline_features().matrix(frame().to_pandas().assign(mixed=[1, "x"] * 40))
+
+
+def test_across_pools_there_is_nothing_that_one_pool_alone_gives_a_meaning():
+    given = frame()
+    of_one, across = rationale_features(given), rationale_features(given, across_pools=True)
+    left_out = {"cluster", *(name for name in of_one.names if name.startswith("rationale_component_"))}
+    assert len(left_out) > 1
+    assert across.names == [name for name in of_one.names if name not in left_out]
+    kept = [of_one.names.index(name) for name in across.names]
+    np.testing.assert_array_equal(across.matrix(given), of_one.matrix(given)[:, kept])
+    assert (of_one.of_one_pool, across.of_one_pool, baseline_features().of_one_pool) == (True, False, False)
+    with pytest.raises(ConfigError, match="components mean something within one pool only"):
+        TabularFeatures(RATIONALE_SERVICE, 8, across_pools=True)
