@@ -17,7 +17,7 @@ import polars as pl
 from ranking.project import RankingProject
 from ranking.seed_lists import seed_lists, shares
 from ranking.services import EXPLANATION_SERVICE, SEED_SERVICE, check_services
-from ranking.tabular import online_frame
+from ranking.tabular import BASELINE_SERVICE, online_frame
 from ranking.train import Ranker, load
 from ranking.trained_facts import required
 from reland_features.columns import SEED_RATIONALE
@@ -188,11 +188,12 @@ class ServedTabular:
 
     ranker: Ranker
     online: OnlineFeatures
+    pool_version: str
 
     @classmethod
     def of(cls, project: RankingProject) -> ServedTabular:
         """Load the project's current model."""
-        return cls(load(project.models, required(project)), OnlineFeatures.of(project))
+        return cls(load(project.models, required(project)), OnlineFeatures.of(project), project.pool_version)
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -200,16 +201,18 @@ class ServedTabular:
         return self.ranker.facts
 
     def reads(self, pool_version: str | None) -> bool:
-        """Say whether rationales of a pool enter the scores: of the one in training, or across pools of any."""
-        return self.ranker.features.across_pools or pool_version == self.facts["pool_version"]
+        """Say whether rationales of a pool enter the scores: of the one that was published at the start."""
+        return pool_version == self.pool_version
 
     def score(self, user_id: str, candidates: Sequence[str]) -> Scored:
         """Score candidates for one user.
 
-        A rationale of another pool than in training, published since, is masked, but for a ranker across pools.
+        A rationale of another pool than at the start, published since, is masked: nobody has looked what it is made with.
         """
         frame = self.online.read(self.ranker.features.service, "item_id", candidates, user_id=user_id)
-        if self.ranker.features.of_one_pool and not self.reads(self.online.explain(user_id)["pool_version"]):
+        if self.ranker.features.service != BASELINE_SERVICE and not self.reads(
+            self.online.explain(user_id)["pool_version"]
+        ):
             masked = [name for name in frame.columns if name.startswith(_OF_A_RATIONALE)]
             frame = frame.with_columns(pl.lit(None, frame.schema[name]).alias(name) for name in masked)
         unknown = without_features(frame, candidates)

@@ -88,11 +88,6 @@ class TabularFeatures:
             )
 
     @property
-    def of_one_pool(self) -> bool:
-        """Whether a column means something within one pool only."""
-        return self.service != BASELINE_SERVICE and not self.across_pools
-
-    @property
     def columns(self) -> tuple[Column, ...]:
         """Columns that are made from one number each."""
         with_rationales = self.service != BASELINE_SERVICE

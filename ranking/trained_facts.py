@@ -94,6 +94,7 @@ def check_facts(found: Path, name: str, facts: Mapping[str, Any], expected: Mapp
     other = {key: facts.get(key) for key, value in expected.items() if key != free and facts.get(key) != value}
     if other:
         lasting = "; with --across-pools it serves the next pools too" if "pool_version" in other else ""
+        lasting = " --across-pools" if facts.get("across_pools") else lasting
         raise ArtifactError(
             f"the {name} was trained on other features",
             where=str(found),

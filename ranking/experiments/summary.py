@@ -114,7 +114,7 @@ def rows_of(page: Page) -> list[Row]:
     ArtifactError
         The file cannot be read.
     """
-    if page.name.startswith(("segments_", "next_pool_")):  # of parts of another page's users
+    if page.name.startswith(("segments_", "next_pool_", "match_or_text_")):  # of parts of another page's users
         return []
     if "against" not in page.frame.columns or page.is_quick or page.is_without_seeds:
         return []
