@@ -207,12 +207,11 @@ class ServedTabular:
     def score(self, user_id: str, candidates: Sequence[str]) -> Scored:
         """Score candidates for one user.
 
-        A rationale of another pool than at the start, published since, is masked: nobody has looked what it is made with.
+        A rationale of another pool than at the start, published since, is masked: nobody looked what it is made with.
         """
         frame = self.online.read(self.ranker.features.service, "item_id", candidates, user_id=user_id)
-        if self.ranker.features.service != BASELINE_SERVICE and not self.reads(
-            self.online.explain(user_id)["pool_version"]
-        ):
+        has_rationales = self.ranker.features.service != BASELINE_SERVICE
+        if has_rationales and not self.reads(self.online.explain(user_id)["pool_version"]):
             masked = [name for name in frame.columns if name.startswith(_OF_A_RATIONALE)]
             frame = frame.with_columns(pl.lit(None, frame.schema[name]).alias(name) for name in masked)
         unknown = without_features(frame, candidates)
