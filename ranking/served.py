@@ -122,7 +122,8 @@ class SeedRationales:
     Raises
     ------
     FeatureStoreError
-        The repository does not define the services that are read, or leaves seeds out.
+        The repository does not define the services that are read, or leaves seeds out, or the online store holds
+        seeds of another pool.
     """
 
     def __init__(self, online: OnlineFeatures, project: RankingProject) -> None:
@@ -134,6 +135,15 @@ class SeedRationales:
             [self._read(seeds[n : n + _BATCH].to_list()) for n in range(0, len(seeds), _BATCH)], how="vertical_relaxed"
         )
         has = self.frame[_EMBEDDING].cast(pl.List(pl.Float32)).list.len().fill_null(0) > 0
+        pools = self.frame[_SEED_POOL].cast(pl.String).drop_nulls().unique()
+        if other := sorted(set(pools) - {self.pool_version}):  # as between publishing a run and materializing it
+            raise FeatureStoreError(
+                "the online store holds the rationales of another pool than the published one",
+                where=str(project.repository),
+                got=", ".join(other),
+                expected=self.pool_version,
+                hint="wait for the end of reland run, or feast materialize, and start again",
+            )
         keys = zip(self.frame.select("seed_user_id", _SEED_POOL).iter_rows(), has, strict=True)
         self._rows = {key: row for row, (key, is_there) in enumerate(keys) if is_there}
 

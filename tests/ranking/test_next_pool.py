@@ -34,7 +34,7 @@ from ranking.train import load, save, train
 from ranking.train import main as train_command
 from ranking.trained_facts import required
 from ranking.training_frame import training_frame
-from reland_features.errors import ArtifactError
+from reland_features.errors import ArtifactError, FeatureStoreError
 from reland_features.feast import apply_repository, materialize, open_store
 from reland_features.publishing import publish
 
@@ -223,3 +223,19 @@ def test_the_benchmark_finds_the_next_pool_and_none_where_there_is_none(project,
     assert moved.values[across_pools.ACROSS] == same.values[across_pools.ACROSS]
     assert moved.differences[pair][0] == pytest.approx(moved.values[pair[0]] - moved.values[pair[1]])
     assert moved.differences[pair] != (0, 0, 0)
+
+
+@pytest.mark.parametrize("model", ["masknet", "sasrec"])
+def test_an_app_does_not_start_between_publishing_and_materializing(project, trained, tmp_path, model):
+    """Else everybody would be masked until it is started again: the store has the seeds of the pool before."""
+    root = shutil.copytree(project.root, tmp_path / "project")
+    apply_repository(root / "feature_repo")
+    shutil.rmtree(root / "models")
+    shutil.copytree(trained / "models", root / "models")
+    publish(TOY.features("pool-2", CREATED_AT + timedelta(days=1)), root / "features", "run-2")
+    set_current(root, features_run="run-2", pool_version="pool-2")
+    with pytest.raises(FeatureStoreError, match="holds the rationales of another pool") as error:
+        create_app(root, model)
+    assert (error.value.got, error.value.expected) == ("pool-1", "pool-2")
+    materialize(root / "feature_repo", root / "features", "run-2")
+    assert rank(TestClient(create_app(root, model)), "u1", ITEMS)["pool_version"] == "pool-2"
