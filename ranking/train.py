@@ -156,6 +156,7 @@ def save(ranker: Ranker, models: Path) -> Path:
     described = {
         "service": ranker.features.service,
         "components": ranker.features.components,
+        "across_pools": ranker.features.across_pools,
         "columns": ranker.features.names,
         **ranker.facts,
     }

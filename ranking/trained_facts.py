@@ -25,14 +25,14 @@ def trained_on(project: RankingProject, *, across_pools: bool) -> dict[str, Any]
     Raises
     ------
     FeatureStoreError
-        An older version of the package published, which did not say what the pool was made with.
+        An older version of the package published, or made the pool, which did not say all of what it is made with.
     """
-    if across_pools and project.pool_made_with is None:
+    if across_pools and not (project.pool_made_with and all(project.pool_made_with.values())):
         raise FeatureStoreError(
             "it is not known what the published pool was made with: an older version published it",
             where=str(project.root),
             expected="pool_made_with in .reland/current.json",
-            hint="reland run, which computes nothing again",
+            hint="the same reland run again, which computes nothing anew",
         )
     return {
         "features_run": project.features_run,

@@ -181,7 +181,7 @@ def test_across_pools_needs_to_know_what_the_pool_was_made_with(tomorrow, tmp_pa
         assert train_command(["--project", str(root), "--model", model, "--across-pools"]) == 1
         said = capsys.readouterr().err
         assert "an older version published it" in said
-        assert "reland run" in said
+        assert "the same reland run again" in said
         assert not (root / "models").exists(), "said before anything is trained"
 
 

@@ -47,6 +47,9 @@ def test_going_back_publishes_the_earlier_rows_again_in_a_newer_run(toy):
     again = toy.build(A)
     assert again["match"].cached
     assert served_pools(toy) == {version(first)} == {toy.open().current()["pool_version"]}
+    made_with = toy.open().current()["pool_made_with"]
+    assert set(made_with) == {"encoder_id", "text_encoder_id", "embedded"}
+    assert all(made_with.values()), "what a ranker across pools is held to"
     assert toy.open().current()["features_run"] == again["publish"].artifact.id != first["publish"].artifact.id
     for table in TABLES:
         before, after = (toy.published(o, table).drop(STAMPS) for o in (first, again))
