@@ -16,10 +16,10 @@ def check(project: Project) -> list[RelandError]:
     return check_sources(project.config, project.root, datetime.now(UTC).replace(tzinfo=None)) + check_parts(project)
 
 
-def check_parts(project: Project) -> list[RelandError]:
+def check_parts(project: Project, *, llm: bool = True) -> list[RelandError]:
     """Return the problems of what a run is made of: folders, prompt, models, engine, pool file.
 
-    Reads no table; cheap enough for the start of every run.
+    Reads no table; cheap enough for the start of every run. Without `llm` prompt and engine are not looked at.
     """
     problems: list[RelandError] = []
     for name, path in (("dbt", project.dbt), ("feature_repo", project.feature_repo)):
@@ -31,7 +31,8 @@ def check_parts(project: Project) -> list[RelandError]:
                     hint="reland init NEW_DIR ... makes one; copy it from there",
                 )
             )
-    for part in (_prompt, _engine, _text_encoder, _behavior_encoder, _pool, _cold_start):
+    asked = (_prompt, _engine) if llm else ()
+    for part in (*asked, _text_encoder, _behavior_encoder, _pool, _cold_start):
         try:
             part(project)
         except CheckError as error:

@@ -142,6 +142,12 @@ def config(
         print(opened.config.model_dump_json(indent=2))
 
 
+def _open(project: Path, overrides: list[str] | None, as_of: str | None) -> Any:
+    from reland_features.project import Project
+
+    return Project.open(project, [*(overrides or ()), *([f"data.as_of={as_of}"] if as_of else [])])
+
+
 def _run(
     project: Path,
     overrides: list[str] | None,
@@ -153,11 +159,9 @@ def _run(
 ) -> Any:
     from reland_features.console import ConsoleListener, summary
     from reland_features.pipeline import run as run_pipeline
-    from reland_features.project import Project
 
-    settings = [*(overrides or ()), *([f"data.as_of={as_of}"] if as_of else [])]
     with ConsoleListener() as listener:
-        done = run_pipeline(Project.open(project, settings), until, listener, retry_failed=retry_failed)
+        done = run_pipeline(_open(project, overrides, as_of), until, listener, retry_failed=retry_failed)
     if as_json:
         print(json.dumps(summary(done), default=str))
     return done
@@ -169,6 +173,22 @@ def run(project: ProjectDir = Path(), as_of: AsOf = None, overrides: Overrides =
     done = _run(project, overrides, as_of, as_json, "report")
     if done.report:
         _say(f"\nreport: {done.report}")
+
+
+@app.command()
+def refresh(
+    project: ProjectDir = Path(), as_of: AsOf = None, overrides: Overrides = None, as_json: Json = False
+) -> None:
+    """Match today's behaviour to the published pool and publish: no fit, no LLM, rankers stay as they are."""
+    from reland_features.console import ConsoleListener, summary
+    from reland_features.pipeline import refresh as refresh_features
+
+    with ConsoleListener() as listener:
+        done = refresh_features(_open(project, overrides, as_of), listener)
+    if as_json:
+        print(json.dumps(summary(done), default=str))
+    if done.drift:
+        _say(f"\n{done.drift.text()}")
 
 
 @app.command()
@@ -189,11 +209,9 @@ def generate(
         _run(project, overrides, as_of, as_json, "generate", retry_failed=retry_failed)
         return
     from reland_features.dry_run import describe, plan_generation
-    from reland_features.project import Project
 
     done = _run(project, overrides, as_of, False, "sample")
-    settings = [*(overrides or ()), *([f"data.as_of={as_of}"] if as_of else [])]
-    opened = Project.open(project, settings)
+    opened = _open(project, overrides, as_of)
     with opened.lock():
         said = plan_generation(opened, done.outcomes, retry_failed=retry_failed)
     print(json.dumps(said) if as_json else describe(said))

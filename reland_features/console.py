@@ -88,4 +88,5 @@ def summary(done: Run) -> dict[str, Any]:
             }
             for name, outcome in done.outcomes.items()
         },
+        **({"drift": done.drift.as_dict()} if done.drift else {}),
     }

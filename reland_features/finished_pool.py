@@ -57,7 +57,7 @@ class FinishedPool:
     artifact, marts, rationales : Artifact
         The pool, the tables below it, and the rationales before any decision of a person.
     matches : Artifact, optional
-        Who inherits from whom; None where nobody was matched to this pool yet.
+        Who inherits from whom, by those tables; None where nobody was matched to this pool by them.
     """
 
     artifact: Artifact
@@ -131,10 +131,11 @@ class FinishedPool:
 
     @classmethod
     def _of(cls, store: ArtifactStore, pool_id: str) -> FinishedPool:
-        pool = _artifact(store, "reasoning_pool", [pool_id], store.root)
-        rationales = _artifact(store, "rationales", pool.manifest["inputs"], pool.path)
-        marts = _artifact(store, "marts", rationales.manifest["inputs"], rationales.path)
-        matches = [found for found in store.all("matches") if pool.id in found.manifest["inputs"]]
+        pool = input_of(store, "reasoning_pool", [pool_id], store.root)
+        rationales = input_of(store, "rationales", pool.manifest["inputs"], pool.path)
+        marts = input_of(store, "marts", rationales.manifest["inputs"], rationales.path)
+        # Of these tables: later ones may have been matched to the same pool, by `reland refresh`.
+        matches = [found for found in store.all("matches") if {pool.id, marts.id} <= set(found.manifest["inputs"])]
         return cls(pool, marts, rationales, matches[-1] if matches else None)
 
     def written(self, template: PromptTemplate) -> tuple[WrittenRationale, ...]:
@@ -218,7 +219,14 @@ def _read(
     )
 
 
-def _artifact(store: ArtifactStore, kind: str, ids: Sequence[str], where: Path) -> Artifact:
+def input_of(store: ArtifactStore, kind: str, ids: Sequence[str], where: Path) -> Artifact:
+    """Return the finished artifact of a kind among the inputs of another, which is found at `where`.
+
+    Raises
+    ------
+    PoolError
+        It is gone.
+    """
     found = [store.find(kind, artifact_id) for artifact_id in ids if artifact_id.startswith(f"{kind}-")]
     if not found or found[0] is None:
         raise PoolError(

@@ -53,12 +53,12 @@ class Interactions:
     @cached_property
     def user_rows(self) -> np.ndarray:
         """Row number of each interaction's user, int64 [N], ascending."""
-        return _rows(self.frame["user_id"], self.user_ids)
+        return rows_of(self.frame["user_id"], self.user_ids)
 
     @cached_property
     def item_rows(self) -> np.ndarray:
         """Row number of each interaction's item, int64 [N], in user and time order."""
-        return _rows(self.frame["item_id"], self.item_ids)
+        return rows_of(self.frame["item_id"], self.item_ids)
 
     @cached_property
     def counts(self) -> np.ndarray:
@@ -88,10 +88,11 @@ class Interactions:
         return Interactions(self.frame.filter(~last)), Interactions(self.frame.filter(last))
 
 
-def _rows(values: pl.Series, vocabulary: pl.Series) -> np.ndarray:
+def rows_of(values: pl.Series, vocabulary: pl.Series) -> np.ndarray:
+    """Return the position of each value among distinct ones, int64 [N]; -1 where it is not among them."""
     index = pl.DataFrame({"value": vocabulary, "row": np.arange(len(vocabulary), dtype=np.int64)})
     joined = pl.DataFrame({"value": values}).join(index, on="value", how="left", maintain_order="left")
-    return joined["row"].to_numpy()
+    return joined["row"].fill_null(-1).to_numpy()
 
 
 def empty_interactions() -> Interactions:

@@ -3,11 +3,13 @@
 ::
 
     prepare → encode → sample → generate → pool → match → publish → feast → evaluate → report
+
+And `refresh`, which brings later behaviour to the published pool: without a fit, seeds drawn or an LLM.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,11 +18,13 @@ from typing import Protocol
 from reland_features import stages
 from reland_features.artifacts import Draft
 from reland_features.check import check_parts
+from reland_features.drift import Drift, drift
 from reland_features.errors import CheckError
 from reland_features.evaluation import evaluate
 from reland_features.project import Project
 from reland_features.stages import Outcome
 
+REFRESH = ("prepare", "encode", "pool", "match", "publish", "feast")
 STAGES = ("prepare", "encode", "sample", "generate", "pool", "match", "publish", "feast", "evaluate", "report")
 
 
@@ -52,10 +56,11 @@ class Silent:
 
 @dataclass
 class Run:
-    """What one run made, by stage."""
+    """What one run made, by stage, and where it was a refresh, what that changed."""
 
     project: Project
     outcomes: dict[str, Outcome] = field(default_factory=dict)
+    drift: Drift | None = None
 
     @property
     def report(self) -> Path | None:
@@ -101,11 +106,64 @@ def run(
     }
     o = done.outcomes
     with project.lock():
-        for stage in STAGES[: STAGES.index(until) + 1]:
-            tell.started(stage)
-            o[stage] = steps[stage](partial(tell.progressed, stage))
-            tell.finished(o[stage])
+        _work(STAGES[: STAGES.index(until) + 1], steps, o, tell)
     return done
+
+
+def refresh(project: Project, listener: Listener | None = None) -> Run:
+    """Match users by their behaviour of today to the published pool, publish the features and materialize them.
+
+    The encoder is that of the pool, as it was fitted then; no seed is drawn and no LLM is asked. The pool keeps its
+    version, and rankers that were trained with it go on, unless people have decided about a rationale since
+    (`reland pool block`, `edit`, ...) or what follows the LLM's answers is configured otherwise.
+
+    Raises
+    ------
+    CheckError
+        Something is missing or wrong; raised before any stage begins.
+    FeatureStoreError
+        Nothing is published yet.
+    PoolError, EncoderMismatchError, ConfigError
+        The published pool cannot be matched to by what is configured; see `stages.transform`.
+    """
+    tell = listener or Silent()
+    if problems := check_parts(project, llm=False):
+        raise CheckError(problems)
+    done = Run(project)
+    o = done.outcomes
+    with project.lock():
+        there, before = stages.fitted_pool(project), project.current()["features_run"]
+        steps: dict[str, Callable[[stages.Progress], Outcome]] = {
+            "prepare": lambda p: stages.prepare(project, p),
+            "encode": lambda p: stages.transform(project, o["prepare"], there, p),
+            "pool": lambda p: stages.build_pool(project, there.encoded, there.seeds, there.rationales, p),
+            "match": lambda p: stages.match(project, o["prepare"], o["encode"], o["pool"], p),
+            "publish": lambda p: stages.publish(project, o["prepare"], there.seeds, o["pool"], o["match"], p),
+            "feast": lambda p: stages.serve(project, o["publish"], p),
+        }
+        _work(REFRESH, steps, o, tell)
+    done.drift = drift(
+        project.features,
+        before,
+        o["publish"].artifact.id,
+        pool_as_of=there.encoded.as_of,
+        as_of=o["publish"].as_of,
+        events=o["encode"].rows_in,
+        new_items=o["encode"].artifact.manifest.get("events_with_new_items", 0),
+    )
+    return done
+
+
+def _work(
+    names: Sequence[str],
+    steps: Mapping[str, Callable[[stages.Progress], Outcome]],
+    outcomes: dict[str, Outcome],
+    tell: Listener,
+) -> None:
+    for stage in names:
+        tell.started(stage)
+        outcomes[stage] = steps[stage](partial(tell.progressed, stage))
+        tell.finished(outcomes[stage])
 
 
 def report(project: Project, outcomes: dict[str, Outcome], progress: stages.Progress) -> Outcome:

@@ -18,10 +18,10 @@ errors columns process settings
 usage config artifacts templates column_names tuning/__init__ __init__ curation/decisions curation/words
 project retries interactions seed_tables skeleton weights crosses source_tables curation/curation
 demo/__init__ demo/tastes demo/download databases source_columns tuning/adapters curation/__init__
-demo/catalogue demo/draws mart_files source_times source_values
+demo/catalogue demo/draws mart_files source_times source_values drift
 demo/simulator prepare sources
-engines/base encoders/base engines/vocabulary prompts/text index/base
-engines/chat engines/constraint engines/packed engines/structured encoders/training prompts/catalogue
+engines/base encoders/base encoders/transformer engines/vocabulary prompts/text index/base
+engines/chat engines/constraint engines/packed engines/structured encoders/training encoders/fold_in prompts/catalogue
 prompts/schema prompts/grounding prompts/condensing
 prompts/parsing encoders/lightgcn encoders/sasrec engines/hf engines/openai engines/vllm engines/ray
 engines/dummy index/exact index/milvus
@@ -38,7 +38,7 @@ report/ranking_view review/__init__ quality/comparison
 report/figures quality/tables
 report/__init__
 stages/base explain
-stages/reasoning stages/serving stages/online
+stages/reasoning stages/serving stages/online stages/refreshing
 stages/__init__
 evaluation dry_run seed_plan cold_start_evaluation check tuning/job curation/regenerating
 report/collect

@@ -14,10 +14,10 @@ import numpy as np
 import polars as pl
 
 from reland_features.config import Encoder
-from reland_features.encoders.base import BehaviorEncoder, BehaviorVectors
+from reland_features.encoders.base import FITTED, BehaviorEncoder, BehaviorVectors, ReusableEncoder
 from reland_features.errors import ConfigError
 
-__all__ = ["BehaviorEncoder", "BehaviorVectors", "build", "validate"]
+__all__ = ["FITTED", "BehaviorEncoder", "BehaviorVectors", "ReusableEncoder", "build", "validate"]
 
 _ENCODERS = {
     "lightgcn": "reland_features.encoders.lightgcn:LightGCN",

@@ -46,18 +46,12 @@ class BehaviorVectors:
 
     def write(self, path: Path) -> None:
         """Write `columns.BEHAVIOR_VECTORS`; vectors uncompressed and without dictionary."""
-        frame = pl.DataFrame(
-            {"user_id": self.user_ids, "vector": pl.Series(self.vectors, dtype=pl.Array(pl.Float32, self.dimension))}
-        ).with_columns(pl.col("vector").arr.to_list())
-        frame.write_parquet(path, compression="uncompressed")
+        write_vectors(path, self.user_ids.alias("user_id"), self.vectors)
 
     @classmethod
     def read(cls, path: Path, encoder_id: str, as_of: datetime) -> BehaviorVectors:
         """Read what `write` wrote."""
-        frame = pl.read_parquet(path)
-        dimension = len(frame["vector"][0]) if frame.height else 0
-        values = frame["vector"].explode(empty_as_null=False).to_numpy().reshape(frame.height, dimension)
-        return cls(frame["user_id"], np.ascontiguousarray(values, dtype=np.float32), encoder_id, as_of)
+        return cls(*read_vectors(path), encoder_id, as_of)
 
 
 @runtime_checkable
@@ -73,3 +67,40 @@ class BehaviorEncoder(Protocol):
     def encode(self, interactions: Interactions, as_of: datetime) -> BehaviorVectors:
         """Fit on the interactions and return a vector for every user that has any."""
         ...
+
+
+@runtime_checkable
+class ReusableEncoder(BehaviorEncoder, Protocol):
+    """An encoder whose fit is kept, so that later behaviour and new users are encoded into the same space.
+
+    A class of one's own needs this only for `reland refresh`.
+    """
+
+    def save(self, folder: Path) -> None:
+        """Write what the last `encode` learnt into a folder, as files whose names begin with `FITTED`."""
+        ...
+
+    def transform(self, interactions: Interactions, as_of: datetime, fitted: Path) -> BehaviorVectors:
+        """Encode behaviour at or before `as_of` with what `save` wrote, without fitting anything.
+
+        Users of whom the fit knows nothing, neither themselves nor an item of theirs, are left out.
+        """
+        ...
+
+
+FITTED = "fitted_"
+"""How the names of the files begin that `ReusableEncoder.save` writes."""
+
+
+def write_vectors(path: Path, ids: pl.Series, vectors: np.ndarray) -> None:
+    """Write an id column, under the name of its series, and float32 [N, d] as `vector`, uncompressed."""
+    values = pl.Series("vector", vectors, dtype=pl.Array(pl.Float32, vectors.shape[1])).arr.to_list()
+    pl.DataFrame([ids, values]).write_parquet(path, compression="uncompressed")
+
+
+def read_vectors(path: Path) -> tuple[pl.Series, np.ndarray]:
+    """Read what `write_vectors` wrote: the ids and float32 [N, d]."""
+    frame = pl.read_parquet(path)
+    dimension = len(frame["vector"][0]) if frame.height else 0
+    values = frame["vector"].explode(empty_as_null=False).to_numpy().reshape(frame.height, dimension)
+    return frame.to_series(0), np.ascontiguousarray(values, dtype=np.float32)

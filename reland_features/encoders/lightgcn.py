@@ -8,6 +8,7 @@ import time
 import warnings
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import nn
 
 from reland_features.encoders import training as loop
 from reland_features.encoders.base import BehaviorVectors
+from reland_features.encoders.fold_in import FoldIn
 from reland_features.interactions import Interactions
 
 logger = logging.getLogger(__name__)
@@ -137,6 +139,8 @@ class LightGCN:
     patience: int = 5
     training: dict[str, Any] | None = dataclasses.field(default=None, init=False, repr=False)
     """How the last `encode` went: epochs, best_epoch, ndcg_at_10, recall_at_20."""
+    fitted: FoldIn | None = dataclasses.field(default=None, init=False, repr=False)
+    """What the last `encode` learnt."""
 
     def __post_init__(self) -> None:
         loop.check_options(
@@ -197,8 +201,29 @@ class LightGCN:
         full = adjacency(interactions.user_rows, interactions.item_rows, data.n_users, data.n_items)
         with torch.no_grad():
             vectors = propagate(model.embeddings, full, self.layers)[: data.n_users].numpy()
+            self.fitted = self._fold_in(model.embeddings, full, interactions)
         logger.info("lightgcn %s, %.1f s", result, time.perf_counter() - started)
         return BehaviorVectors(interactions.user_ids, np.ascontiguousarray(vectors), self.encoder_id, as_of)
+
+    def save(self, folder: Path) -> None:
+        """Write what the last `encode` learnt."""
+        if self.fitted is None:
+            raise RuntimeError("nothing is encoded yet")
+        self.fitted.save(folder)
+
+    def transform(self, interactions: Interactions, as_of: datetime, fitted: Path) -> BehaviorVectors:
+        """Fold behaviour at or before `as_of` into what `save` wrote: see `FoldIn`."""
+        users, vectors = FoldIn.read(fitted, self.layers)(interactions.as_of(as_of))
+        return BehaviorVectors(users, vectors, self.encoder_id, as_of)
+
+    def _fold_in(self, embeddings: torch.Tensor, graph: torch.Tensor, interactions: Interactions) -> FoldIn:
+        n_users = len(interactions.user_ids)
+        below = _mean_over_layers(embeddings, graph, self.layers - 1) * self.layers if self.layers else 0 * embeddings
+        degrees = graph.crow_indices().diff()[n_users:, None]
+        items = (below[n_users:] / degrees.sqrt()).numpy()
+        return FoldIn(
+            interactions.user_ids, interactions.item_ids, embeddings[:n_users].numpy().copy(), items, self.layers
+        )
 
 
 class PairSampler:

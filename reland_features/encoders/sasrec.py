@@ -8,73 +8,24 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 import torch
-from torch import nn
 from torch.nn import functional
 
 from reland_features.encoders import training as loop
-from reland_features.encoders.base import BehaviorVectors
-from reland_features.interactions import Interactions
+from reland_features.encoders.base import FITTED, BehaviorVectors
+from reland_features.encoders.transformer import Transformer
+from reland_features.interactions import Interactions, rows_of
 
 logger = logging.getLogger(__name__)
 
 Ints = npt.NDArray[np.int64]
-
-
-class Transformer(nn.Module):
-    """Item and position embeddings and causal blocks; the last item's output represents the user.
-
-    Item rows are shifted by one: row 0 is padding, which stands on the right, where a causal model
-    does not see it.
-    """
-
-    def __init__(self, n_items: int, dimension: int, length: int, layers: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        self.items = nn.Embedding(n_items + 1, dimension, padding_idx=0)
-        self.positions = nn.Embedding(length, dimension)
-        for table in (self.items, self.positions):
-            nn.init.normal_(table.weight, std=0.02)
-        with torch.no_grad():
-            self.items.weight[0] = 0
-        self.dropout = nn.Dropout(dropout)
-        self.blocks = nn.ModuleList(_Block(dimension, heads, dropout) for _ in range(layers))
-        self.norm = nn.LayerNorm(dimension)
-
-    def forward(self, sequences: torch.Tensor) -> torch.Tensor:
-        """Map item rows + 1, int64 [B, L], to outputs, float32 [B, L, d]."""
-        hidden = self.items(sequences) * self.items.embedding_dim**0.5 + self.positions.weight[: sequences.shape[1]]
-        hidden = self.dropout(hidden)
-        for block in self.blocks:
-            hidden = block(hidden)
-        normed: torch.Tensor = self.norm(hidden)
-        return normed
-
-
-class _Block(nn.Module):
-    """Attention and a feed-forward layer, each on normalised input with a residual path."""
-
-    def __init__(self, dimension: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        self.heads, self.rate = heads, dropout
-        self.norm_attention, self.norm_forward = nn.LayerNorm(dimension), nn.LayerNorm(dimension)
-        self.inward, self.outward = nn.Linear(dimension, 3 * dimension), nn.Linear(dimension, dimension)
-        self.first, self.second = nn.Linear(dimension, dimension), nn.Linear(dimension, dimension)
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        batch, length, width = hidden.shape
-        parts = self.inward(self.norm_attention(hidden)).view(batch, length, 3, self.heads, width // self.heads)
-        query, key, value = parts.permute(2, 0, 3, 1, 4)
-        rate = self.rate if self.training else 0.0
-        attended = functional.scaled_dot_product_attention(query, key, value, dropout_p=rate, is_causal=True)
-        hidden = hidden + self._drop(self.outward(attended.transpose(1, 2).reshape(batch, length, width)))
-        return hidden + self._drop(self.second(self._drop(functional.gelu(self.first(self.norm_forward(hidden))))))
-
-    def _drop(self, values: torch.Tensor) -> torch.Tensor:
-        return functional.dropout(values, self.rate, self.training)
+_ITEMS, _WEIGHTS = f"{FITTED}items.parquet", f"{FITTED}weights.pt"
 
 
 def sampled_softmax_loss(
@@ -142,6 +93,8 @@ class SASRec:
     patience: int = 5
     training: dict[str, Any] | None = dataclasses.field(default=None, init=False, repr=False)
     """How the last `encode` went: epochs, best_epoch, ndcg_at_10, recall_at_20."""
+    fitted: tuple[pl.Series, Transformer] | None = dataclasses.field(default=None, init=False, repr=False)
+    """What the last `encode` learnt: the items and the model."""
 
     def __post_init__(self) -> None:
         whole = ("layers", "heads", "negatives", "batch_size", "max_epochs", "patience")
@@ -177,7 +130,7 @@ class SASRec:
         # dropout and initial weights take torch's global generator: leave the caller's as it was
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(generator.integers(2**63)))
-            model = Transformer(data.n_items, self.dimension, self.length, self.layers, self.heads, self.dropout)
+            model = self._model(data.n_items)
             optimizer = torch.optim.Adam(model.parameters(), lr=self.learning_rate, fused=True)
             frequency = np.bincount(data.items, minlength=data.n_items) / len(data.items)
 
@@ -201,9 +154,36 @@ class SASRec:
                 model, run_epoch, scores, data, max_epochs=self.max_epochs, patience=self.patience, where="sasrec"
             )
             vectors = self._represent(model, data, np.arange(data.n_users), np.diff(data.offsets))
-        self.training = result.as_dict()
+        self.training, self.fitted = result.as_dict(), (interactions.item_ids, model)
         logger.info("sasrec %s, %.1f s", result, time.perf_counter() - started)
         return BehaviorVectors(interactions.user_ids, vectors, self.encoder_id, as_of)
+
+    def save(self, folder: Path) -> None:
+        """Write what the last `encode` learnt."""
+        if self.fitted is None:
+            raise RuntimeError("nothing is encoded yet")
+        items, model = self.fitted
+        pl.DataFrame({"item_id": items}).write_parquet(folder / _ITEMS)
+        torch.save(model.state_dict(), folder / _WEIGHTS)
+
+    def transform(self, interactions: Interactions, as_of: datetime, fitted: Path) -> BehaviorVectors:
+        """Read every history to its end with what `save` wrote; items that the fit has not seen are passed over."""
+        interactions = interactions.as_of(as_of)
+        items = pl.read_parquet(fitted / _ITEMS)["item_id"]
+        with torch.random.fork_rng(devices=[]):  # initial weights, which the next line replaces
+            model = self._model(len(items))
+        model.load_state_dict(torch.load(fitted / _WEIGHTS, weights_only=True))
+        rows = rows_of(interactions.item_ids, items)[interactions.item_rows]
+        n_users = len(interactions.user_ids)
+        lengths = np.bincount(interactions.user_rows[rows >= 0], minlength=n_users)
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        data = loop.Split(n_users, len(items), offsets, rows[rows >= 0], np.empty(0, np.int64))
+        found = np.flatnonzero(lengths)
+        vectors = self._represent(model, data, found, lengths)
+        return BehaviorVectors(interactions.user_ids.gather(found), vectors, self.encoder_id, as_of)
+
+    def _model(self, n_items: int) -> Transformer:
+        return Transformer(n_items, self.dimension, self.length, self.layers, self.heads, self.dropout)
 
     def _loss(
         self,
@@ -239,6 +219,8 @@ class SASRec:
     def _represent(self, model: Transformer, data: loop.Split, users: Ints, lengths: Ints) -> npt.NDArray[np.float32]:
         """Return the output after the last of the first `lengths` items of each user, float32 [B, d]."""
         result = np.empty((len(users), self.dimension), dtype=np.float32)
+        if not len(users):
+            return result
         ends = data.offsets[users] + lengths[users]
         kept = np.minimum(lengths[users], self.length)
         order = np.argsort(kept, kind="stable")

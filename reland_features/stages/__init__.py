@@ -7,6 +7,7 @@ inputs did not change is not computed again.
 from reland_features.stages.base import Outcome, Progress, llm_engine, package_version, read_vectors, run_stage
 from reland_features.stages.online import serve
 from reland_features.stages.reasoning import encode, generate, prepare, sample
+from reland_features.stages.refreshing import fitted_pool, transform
 from reland_features.stages.serving import build_pool, match, publish
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Progress",
     "build_pool",
     "encode",
+    "fitted_pool",
     "generate",
     "llm_engine",
     "match",
@@ -24,4 +26,5 @@ __all__ = [
     "run_stage",
     "sample",
     "serve",
+    "transform",
 ]

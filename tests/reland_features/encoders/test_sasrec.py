@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from reland_features.encoders import validate
-from reland_features.encoders.sasrec import SASRec, Transformer, sampled_softmax_loss, windows
+from reland_features.encoders.sasrec import SASRec, sampled_softmax_loss, windows
+from reland_features.encoders.transformer import Transformer
 from reland_features.errors import ConfigError
 
 

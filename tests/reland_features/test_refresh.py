@@ -1,0 +1,320 @@
+"""Later behaviour and the published pool: matched without a fit, seeds or an LLM, on real dbt marts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from reland_features import publishing
+from reland_features.curation.editing import Desk
+from reland_features.demo.simulator import simulate, write_world
+from reland_features.encoders import FITTED
+from reland_features.errors import (
+    ConfigError,
+    EncoderMismatchError,
+    FeatureStoreError,
+    PoolError,
+    TableError,
+)
+from reland_features.explain import explain
+from reland_features.finished_pool import FinishedPool
+from reland_features.init import make_project
+from reland_features.pipeline import REFRESH, Run, refresh, run
+from reland_features.project import Project
+from reland_features.sources import discover_columns
+
+SETTINGS = [
+    "rationales.engine=dummy",
+    "feast.apply=false",
+    "feast.materialize=false",
+    "match.matcher=exact",
+    "encoder.options={max_epochs=2}",
+]
+EARLY, LATE = "data.as_of=2024-06-01", "data.as_of=2024-07-15"
+
+
+@dataclass(frozen=True)
+class Days:
+    """A project with features of two days, and what was made on each."""
+
+    project: Project
+    first: Run
+    second: Run
+
+    def matches(self, made: Run) -> pl.DataFrame:
+        return pl.read_parquet(made.outcomes["match"].artifact.table("matches"))
+
+    def histories(self, made: Run) -> dict[str, list[str]]:
+        marts = made.outcomes["prepare"].artifact.table("user_histories")
+        return dict(pl.read_parquet(marts, columns=["user_id", "item_ids"]).iter_rows())
+
+
+def make(folder, *settings: str) -> Project:
+    """60 users: of every six two do nothing after the first day, and one comes only then."""
+    world = simulate(users=60, seed=1)
+    kind, is_early = pl.col("user_id").str.slice(1).cast(pl.Int64) % 6, pl.col("timestamp") <= datetime(2024, 6, 1)
+    seen = world.interactions.filter((kind > 2) | (is_early & (kind < 2)) | (~is_early & (kind == 2)))
+    tables = write_world(folder / "tables", dataclasses.replace(world, interactions=seen))
+    make_project(folder, tables, {}, discover=discover_columns)
+    toml = (folder / "reland.toml").read_text().replace("fraction = 0.1", "count = 6")
+    (folder / "reland.toml").write_text(toml)
+    return Project.open(folder, [*SETTINGS, *settings])
+
+
+def opened(project: Project, *settings: str) -> Project:
+    return Project.open(project.root, [*SETTINGS, *settings])
+
+
+def asked(project: Project) -> int:
+    with sqlite3.connect(project.ledger) as connection:
+        return connection.execute("select count(*) from attempts").fetchone()[0]
+
+
+@pytest.fixture(scope="module", params=["lightgcn", "sasrec"])
+def days(request, tmp_path_factory) -> Days:
+    project = make(tmp_path_factory.mktemp("days") / "D", f"encoder.name={request.param}")
+    encoder = f"encoder.name={request.param}"
+    first = run(opened(project, encoder, EARLY), "publish")
+    return Days(project, first, refresh(opened(project, encoder, LATE, "rationales.engine=openai")))
+
+
+def test_no_seed_is_drawn_no_llm_asked_and_the_pool_stays(days):
+    store = days.project.artifacts
+    assert [len(store.all(kind)) for kind in ("seed_users", "rationales", "reasoning_pool")] == [1, 1, 1]
+    assert len(store.all("behavior_vectors")) == 2
+    assert asked(days.project) == days.first.outcomes["generate"].rows_in == 6
+    first, second = (made.outcomes["publish"].artifact.manifest["pool_version"] for made in (days.first, days.second))
+    assert first == second == days.project.current()["pool_version"]
+    assert tuple(days.second.outcomes) == REFRESH
+
+
+def test_everybody_is_matched_by_the_behaviour_of_the_later_day(days):
+    second = days.second.outcomes
+    assert (
+        second["publish"].as_of.isoformat() == "2024-07-15T00:00:00" > days.first.outcomes["publish"].as_of.isoformat()
+    )
+    users = pl.read_parquet(second["prepare"].artifact.table("users"))["user_id"]
+    vectors = pl.read_parquet(second["encode"].artifact.table("behavior_vectors"))
+    pool = FinishedPool.find(days.project).pool
+    unit = [np.array(rows, np.float64) for rows in (vectors["vector"].to_list(), pool.frame["vector"].to_list())]
+    of_users, of_seeds = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in unit)
+    cosines = of_users @ of_seeds.T
+    best = cosines.argmax(axis=1)
+    expected = users.to_frame().join(
+        pl.DataFrame(
+            {
+                "user_id": vectors["user_id"],
+                "seed_user_id": pool.frame["seed_user_id"].gather(best),
+                "similarity": pl.Series(cosines.max(axis=1), dtype=pl.Float32),
+            }
+        ),
+        on="user_id",
+        how="left",
+    )
+    found = days.matches(days.second)
+    assert found["rank"].unique().to_list() == [1]
+    assert_frame_equal(found.drop("rank"), expected, check_row_order=False, abs_tol=1e-6)
+    published = days.project.features / "user_seed_match" / f"{second['publish'].artifact.id}.parquet"
+    rows = pl.read_parquet(published)
+    assert_frame_equal(rows.select(found.drop("rank").columns), found.drop("rank"), check_row_order=False)
+    assert rows["event_timestamp"].unique().to_list() == [second["publish"].as_of]
+
+
+def test_who_did_nothing_since_inherits_what_he_did_and_new_users_inherit_too(days):
+    before, after = (days.histories(made) for made in (days.first, days.second))
+    idle = [user for user, items in before.items() if after.get(user) == items]
+    new = [user for user in after if user not in before]
+    assert len(idle) > 5
+    assert new
+    was, now = (days.matches(made).filter(pl.col("user_id").is_in(idle)) for made in (days.first, days.second))
+    assert_frame_equal(was, now, check_row_order=False, abs_tol=1e-6)
+    known = {item for items in before.values() for item in items}
+    has_known = {user: bool(known.intersection(after[user])) for user in new}
+    assert sorted(set(has_known.values())) == [False, True]
+    of_new = days.matches(days.second).filter(pl.col("user_id").is_in(new))
+    assert {user: seed is not None for user, seed in of_new.select("user_id", "seed_user_id").iter_rows()} == has_known
+    assert {user: explain(days.project, user).summary is not None for user in new} == has_known
+
+
+def test_the_drift_is_that_of_the_tables(days):
+    drift = days.second.drift
+    was, now = (
+        dict(days.matches(made).drop_nulls().select("user_id", "seed_user_id").iter_rows())
+        for made in (days.first, days.second)
+    )
+    both = was.keys() & now.keys()
+    later = pl.read_parquet(days.second.outcomes["prepare"].artifact.table("interactions"))
+    items = pl.read_parquet(days.first.outcomes["prepare"].artifact.table("interactions"))["item_id"]
+    assert (drift.users, drift.matched) == (days.matches(days.second).height, len(now))
+    assert drift.new_users == len(set(days.matches(days.second)["user_id"]) - set(days.matches(days.first)["user_id"]))
+    assert (drift.compared, drift.kept) == (len(both), sum(was[user] == now[user] for user in both))
+    assert drift.similarity == pytest.approx(days.matches(days.second)["similarity"].drop_nulls().mean())
+    assert drift.similarity_before == pytest.approx(days.matches(days.first)["similarity"].drop_nulls().mean())
+    assert drift.events == later.height
+    assert drift.events_with_new_items == later.filter(~pl.col("item_id").is_in(items.implode())).height
+    assert drift.pool_as_of == days.first.outcomes["encode"].as_of < drift.as_of
+
+
+def test_the_pool_is_still_measured_by_the_tables_that_it_was_made_from(days):
+    assert FinishedPool.find(days.project).matches.id == days.first.outcomes["match"].artifact.id
+
+
+def test_a_second_refresh_finds_everything_done_and_one_of_the_same_tables_changes_nothing(days):
+    encoder = f"encoder.name={days.second.outcomes['encode'].artifact.manifest['encoder_id'].partition('(')[0]}"
+    again = refresh(opened(days.project, encoder, LATE))
+    assert all(outcome.cached for name, outcome in again.outcomes.items() if name != "feast")
+    assert again.drift.kept == again.drift.compared
+    back = refresh(opened(days.project, encoder, EARLY))
+    assert back.outcomes["match"].artifact.id == days.first.outcomes["match"].artifact.id
+    refresh(opened(days.project, encoder, LATE))
+
+
+@pytest.fixture(scope="module")
+def early(tmp_path_factory) -> Project:
+    """A project of the first day."""
+    project = make(tmp_path_factory.mktemp("early") / "D")
+    run(opened(project, EARLY), "publish")
+    return project
+
+
+@pytest.fixture
+def project(early, tmp_path) -> Project:
+    return opened(Project.open(shutil.copytree(early.root, tmp_path / "D")))
+
+
+def test_the_command_says_what_a_refresh_changed(project):
+    settings = [argument for setting in SETTINGS for argument in ("--set", setting)]
+    command = [
+        sys.executable,
+        "-m",
+        "reland_features",
+        "refresh",
+        "-C",
+        project.root,
+        "--as-of",
+        "2024-07-15",
+        "--json",
+    ]
+    done = subprocess.run([*command, *settings], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert list(said["stages"]) == list(REFRESH)
+    assert said["drift"]["users"] == said["stages"]["publish"]["rows_in"]
+    assert "inherit from the same seed as before" in done.stderr
+    assert f"{said['drift']['new_users']:,} users are new" in done.stderr
+
+
+def test_a_full_disk_while_publishing_loses_nothing_that_was_made(project, monkeypatch):
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(publishing, "_stage", full)
+        with pytest.raises(FeatureStoreError, match="could not be written"):
+            refresh(opened(project, LATE))
+    assert project.current()["as_of"].startswith("2024-06-01")
+    done = refresh(opened(project, LATE)).outcomes
+    assert [done[stage].cached for stage in ("prepare", "encode", "pool", "match", "publish")] == [True] * 4 + [False]
+    assert project.current()["as_of"].startswith("2024-07-15")
+
+
+def test_what_people_decide_after_a_refresh_is_served_by_the_next(project):
+    refresh(opened(project, LATE))
+    before = project.current()
+    matches = pl.read_parquet(project.features / "user_seed_match" / f"{before['features_run']}.parquet")
+    seed = matches["seed_user_id"].drop_nulls().mode().sort()[0]
+    Desk.of(opened(project, LATE)).block(seed, "ann", "names a person")
+    refresh(opened(project, LATE))
+    after = project.current()
+    later = pl.read_parquet(project.features / "user_seed_match" / f"{after['features_run']}.parquet")
+    assert after["pool_version"] != before["pool_version"]
+    assert later.filter(pl.col("seed_user_id") == seed).height == 0
+    untouched = matches.filter(pl.col("seed_user_id") != seed)["user_id"]
+    columns = ["user_id", "seed_user_id", "similarity"]
+    assert_frame_equal(
+        later.filter(pl.col("user_id").is_in(untouched.implode())).select(columns),
+        matches.filter(pl.col("user_id").is_in(untouched.implode())).select(columns),
+        check_row_order=False,
+    )
+    assert asked(project) == 6
+
+
+def forget_the_fit(project: Project) -> None:
+    for path in project.state.glob(f"artifacts/behavior_vectors/*/{FITTED}*"):
+        path.unlink()
+
+
+def drop_the_seeds(project: Project) -> None:
+    shutil.rmtree(project.state / "artifacts" / "seed_users")
+
+
+def unpublish(project: Project) -> None:
+    (project.state / "current.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "settings", "error", "what", "hint"),
+    [
+        (None, ["seed=1", LATE], EncoderMismatchError, "made with another encoder", "make a new pool: reland run"),
+        (None, ["data.as_of=2024-05-01"], PoolError, "knows behaviour that is later", "a pool of that day"),
+        (None, ["encoder.name=sasrec", LATE], EncoderMismatchError, "made with another encoder", "reland run"),
+        (forget_the_fit, [LATE], PoolError, "learnt was not kept", "make a new pool: reland run"),
+        (drop_the_seeds, [LATE], PoolError, "seed_users that this pool was made from are gone", "reland run"),
+        (unpublish, [LATE], FeatureStoreError, "published no features yet", "reland run"),
+    ],
+)
+def test_a_pool_that_cannot_be_matched_to_is_refused_before_anything_changes(
+    project, spoil, settings, error, what, hint
+):
+    if spoil:
+        spoil(project)
+    current = project.state / "current.json"
+    before = current.read_text() if current.is_file() else None
+    with pytest.raises(error, match=what) as raised:
+        refresh(opened(project, *settings))
+    assert hint in raised.value.hint
+    assert (current.read_text() if current.is_file() else None) == before
+    assert len(list((project.features / "user_rationale").glob("*.parquet"))) == 1
+
+
+OWN = """
+from reland_features.encoders.lightgcn import LightGCN
+
+class Own:
+    def __init__(self, dimension, seed):
+        self.inner, self.encoder_id = LightGCN(dimension, seed, max_epochs=1), "own"
+
+    def encode(self, interactions, as_of):
+        vectors = self.inner.encode(interactions, as_of)
+        return type(vectors)(vectors.user_ids, vectors.vectors, "own", as_of)
+"""
+
+
+def test_an_encoder_of_ones_own_is_told_what_it_lacks(tmp_path):
+    project = make(tmp_path / "D")
+    (project.root / "own_encoder.py").write_text(OWN)
+    own = ["encoder.name=own_encoder:Own", "encoder.options={}"]
+    run(opened(project, *own, EARLY), "publish")
+    with pytest.raises(ConfigError, match="without being fitted again") as raised:
+        refresh(opened(project, *own, LATE))
+    assert raised.value.got == "Own without save or transform"
+
+
+def test_tables_of_which_the_pool_knows_nobody_are_refused(project):
+    for path in (project.root / "tables").glob("*.parquet"):
+        frame = pl.read_parquet(path)
+        ids = [pl.format("x{}", name).alias(name) for name in ("user_id", "item_id") if name in frame.columns]
+        frame.with_columns(ids).write_parquet(path)
+    with pytest.raises(TableError, match="no user has behaviour that the pool's encoder knows"):
+        refresh(opened(project, LATE))
