@@ -49,7 +49,7 @@ class Drift:
         return asdict(self) | {"pool_as_of": self.pool_as_of.isoformat(), "as_of": self.as_of.isoformat()}
 
     def text(self) -> str:
-        """Return what a person wants to know, on three lines."""
+        """Return what a person wants to know, on four lines."""
         before = f", {self.similarity_before:.3f} before" if self.similarity_before is not None else ""
         cosine = f"; mean cosine {self.similarity:.3f}{before}" if self.similarity is not None else ""
         share = f"{self.kept / self.compared:.1%} of {self.compared:,}" if self.compared else "none"
@@ -58,7 +58,7 @@ class Drift:
             [
                 f"{self.matched:,} of {self.users:,} users have a rationale, {self.new_users:,} users are new{cosine}",
                 f"{share} who had one inherit from the same seed as before",
-                f"the pool knows behaviour up to {self.pool_as_of}, the features up to {self.as_of}; "
+                f"the pool knows behaviour up to {self.pool_as_of}, the features up to {self.as_of}",
                 f"{new:.1%} of the interactions are with items that the pool's encoder does not know",
             ]
         )
