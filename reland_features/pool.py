@@ -50,12 +50,12 @@ class ReasoningPool:
     @property
     def vectors(self) -> np.ndarray:
         """Seed vectors m_s, float32 [S, d]."""
-        return _matrix(self.frame["vector"])
+        return matrix(self.frame["vector"])
 
     @property
     def embeddings(self) -> np.ndarray:
         """Rationale embeddings, float32 [S, e]."""
-        return _matrix(self.frame["rationale_embedding"])
+        return matrix(self.frame["rationale_embedding"])
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -263,7 +263,8 @@ def _lists(values: np.ndarray) -> pl.Series:
     return pl.Series(array, dtype=pl.Array(pl.Float32, array.shape[1])).arr.to_list()
 
 
-def _matrix(lists: pl.Series) -> np.ndarray:
+def matrix(lists: pl.Series) -> np.ndarray:
+    """Return lists of one width as float32 [N, width]."""
     width = len(lists[0])
     return np.ascontiguousarray(lists.explode(empty_as_null=False).to_numpy().reshape(len(lists), width))
 

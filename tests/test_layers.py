@@ -32,7 +32,7 @@ rationale_file tuning/examples budget
 rounds matching imported_texts tuning/tokens finished_pool live_pool quality/bootstrap feast_registry
 rationales features seed_tokens feature_store tuning/lora tuning/measures review/base quality/samples
 curation/editing
-feast estimates ledger_view report/facts review/grounding review/content review/language review/duplicates
+feast estimates item_texts ledger_view report/facts review/grounding review/content review/language review/duplicates
 quality/__init__
 report/ranking_view review/__init__ quality/comparison
 report/figures quality/tables

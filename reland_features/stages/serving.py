@@ -13,6 +13,7 @@ from reland_features import live_pool, publishing
 from reland_features.artifacts import Draft
 from reland_features.columns import USER_MATCH_DETAIL
 from reland_features.curation import Curation, cover_users
+from reland_features.item_texts import embed_items
 from reland_features.project import Project
 from reland_features.stages.base import Outcome, Progress, now, read_vectors, run_stage, text_encoder
 
@@ -179,7 +180,7 @@ def publish(
             users=pl.read_parquet(marts.artifact.table("users")),
             histories=pl.read_parquet(marts.artifact.table("user_histories")),
             items=items,
-            item_text_embeddings=encoder.encode(features.item_text(items)),
+            item_text_embeddings=embed_items(items, encoder, project.artifacts, project.features),
             as_of=matches.as_of,
             created_at=publishing.creation_time(project.features, matches.as_of, now()),
             # Once there, the table goes on with every run: the newest row of a user must be of the newest run.
