@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     from feast import FeatureStore
 
 _LOG = logging.getLogger(__name__)
-_STALE = "feast materialize START END with a range that holds the run's event_timestamp, or: reland publish"
+_STALE = (
+    "feast materialize START END with a range that holds the run's event_timestamp, or: reland publish "
+    "(reland refresh, where that published it)"
+)
 
 
 def open_store(repository: Path, store_file: str = STORE_FILE) -> FeatureStore:

@@ -138,7 +138,9 @@ def refresh(project: Project, listener: Listener | None = None) -> Run:
             "encode": lambda p: stages.transform(project, o["prepare"], there, p),
             "pool": lambda p: stages.build_pool(project, there.encoded, there.seeds, there.rationales, p),
             "match": lambda p: stages.match(project, o["prepare"], o["encode"], o["pool"], p),
-            "publish": lambda p: stages.publish(project, o["prepare"], there.seeds, o["pool"], o["match"], p),
+            "publish": lambda p: stages.publish(
+                project, o["prepare"], there.seeds, o["pool"], o["match"], p, by="reland refresh"
+            ),
             "feast": lambda p: stages.serve(project, o["publish"], p),
         }
         _work(REFRESH, steps, o, tell)

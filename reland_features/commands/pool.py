@@ -69,7 +69,7 @@ def block(
     as_json: Json = False,
 ) -> None:
     """Take a rationale out of service: its users, and the seed itself, fall to the next most similar seed."""
-    _say_decision(_desk(project).block(seed, author_or_user(author), reason), as_json)
+    _say_decision(project, _desk(project).block(seed, author_or_user(author), reason), as_json)
 
 
 @pool.command()
@@ -77,7 +77,7 @@ def unblock(
     seed: Seed, project: ProjectDir = Path(), reason: Reason = "", author: Author = None, as_json: Json = False
 ) -> None:
     """Put a blocked rationale back into service."""
-    _say_decision(_desk(project).unblock(seed, author_or_user(author), reason), as_json)
+    _say_decision(project, _desk(project).unblock(seed, author_or_user(author), reason), as_json)
 
 
 @pool.command()
@@ -113,7 +113,7 @@ def edit(
     if words is None or words == present:
         say("nothing was changed")
         return
-    _say_decision(desk.edit(seed, words, decided_by, reason, force=force), as_json)
+    _say_decision(project, desk.edit(seed, words, decided_by, reason, force=force), as_json)
 
 
 @pool.command()
@@ -135,7 +135,7 @@ def regenerate(
         else:
             say(f"the new answer cannot be used, so the old one stays: {made.reason}")
         raise typer.Exit(1)
-    _say_decision(made.decision, as_json)
+    _say_decision(project, made.decision, as_json)
 
 
 @pool.command()
@@ -143,7 +143,7 @@ def restore(
     seed: Seed, project: ProjectDir = Path(), reason: Reason = "", author: Author = None, as_json: Json = False
 ) -> None:
     """Take an edit or a second answer back: the LLM's first answer is in force again."""
-    _say_decision(_desk(project).restore(seed, author_or_user(author), reason), as_json)
+    _say_decision(project, _desk(project).restore(seed, author_or_user(author), reason), as_json)
 
 
 @pool.command()
@@ -230,14 +230,16 @@ def _desk(project: Path, overrides: list[str] | None = None) -> Any:
     return Desk.of(Project.open(project, overrides or ()))
 
 
-def _say_decision(decision: Decision, as_json: bool) -> None:
+def _say_decision(project: Path, decision: Decision, as_json: bool) -> None:
     from dataclasses import asdict
+
+    from reland_features.project import Project
 
     if as_json:
         print(json.dumps({"decision": asdict(decision)}))
         return
     say(f"{decision.author} decided: {decision.action} {_what(decision)}")
-    say("it holds from the next publish on: reland publish")
+    say(f"it holds from the next publish on: {Project.open(project).to_publish}")
 
 
 def _what(decision: Decision) -> str:

@@ -24,7 +24,7 @@ from reland_features.seed_requests import banned_titles
 class Desk:
     """What a decision is taken on: the seeds' rationales of a project, and what was decided before.
 
-    Decisions are recorded at once. They are applied when the pool is next built (`reland publish`).
+    Decisions are recorded at once. They are applied when the pool is next built (`reland publish`, `reland refresh`).
     """
 
     project: Project
@@ -69,7 +69,7 @@ class Desk:
         self.generated(seed)
         if earlier := self.curation.blocked.get(seed):
             raise PoolError(
-                "this rationale is not served already", where=seed, got=mark(earlier), hint="reland publish"
+                "this rationale is not served already", where=seed, got=mark(earlier), hint=self.project.to_publish
             )
         return self.record(seed, "block", author, reason)
 

@@ -158,9 +158,19 @@ def match(project: Project, marts: Outcome, encoded: Outcome, pool: Outcome, pro
 
 
 def publish(
-    project: Project, marts: Outcome, seeds: Outcome, pool: Outcome, matches: Outcome, progress: Progress
+    project: Project,
+    marts: Outcome,
+    seeds: Outcome,
+    pool: Outcome,
+    matches: Outcome,
+    progress: Progress,
+    *,
+    by: str = "reland publish",
 ) -> Outcome:
-    """Append the feature tables and bring the Feast stores up to date: matches → features."""
+    """Append the feature tables and bring the Feast stores up to date: matches → features.
+
+    `by` is the command that does this again with the same pool.
+    """
     from reland_features import features
     from reland_features import pool as pools
 
@@ -229,6 +239,7 @@ def publish(
             "as_of": outcome.as_of.isoformat(),
             "features_run": outcome.artifact.id,
             "pool_version": version,
+            "published_by": by,
             "pool_made_with": {name: pool.artifact.manifest.get(name) for name in _MADE_WITH},
         }
     )

@@ -235,6 +235,9 @@ def test_what_people_decide_after_a_refresh_is_served_by_the_next(project):
     matches = pl.read_parquet(project.features / "user_seed_match" / f"{before['features_run']}.parquet")
     seed = matches["seed_user_id"].drop_nulls().mode().sort()[0]
     Desk.of(opened(project, LATE)).block(seed, "ann", "names a person")
+    with pytest.raises(PoolError, match="not served already") as raised:
+        Desk.of(opened(project, LATE)).block(seed, "ann", "names a person")
+    assert raised.value.hint == "reland refresh"  # to publish would be to run on tables that have grown
     refresh(opened(project, LATE))
     after = project.current()
     later = pl.read_parquet(project.features / "user_seed_match" / f"{after['features_run']}.parquet")
