@@ -130,8 +130,11 @@ def compare(how: str, first: Published, later: Published) -> list[Line]:
         users = joined.filter(among)
         matched = users.drop_nulls("seed_user_id")
         both = matched.drop_nulls("seed_user_id_first")
-        tastes = later.tastes(matched["user_id"])
-        alike = (tastes * later.tastes(matched["seed_user_id"])).sum(axis=1).mean() if matched.height else np.nan
+        alike = alike_any = np.nan
+        if matched.height:
+            tastes = later.tastes(matched["user_id"])
+            alike = float((tastes * later.tastes(matched["seed_user_id"])).sum(axis=1).mean())
+            alike_any = float((tastes @ seeds.mean(axis=0)).mean())
         lines.append(
             Line(
                 how,
@@ -140,8 +143,8 @@ def compare(how: str, first: Published, later: Published) -> list[Line]:
                 matched.height / max(users.height, 1),
                 float(np.mean(both["seed_user_id"] == both["seed_user_id_first"])) if both.height else None,
                 cosines(both) if both.height else None,
-                float(alike),
-                float((tastes @ seeds.mean(axis=0)).mean()) if matched.height else np.nan,
+                alike,
+                alike_any,
                 later.seconds,
             )
         )

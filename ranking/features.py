@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 import polars as pl
@@ -20,6 +21,7 @@ from reland_features.errors import ArtifactError
 from reland_features.feature_store import open_store
 from reland_features.fused_rationales import rows_and_weights, seeds_of_users
 from reland_features.index.exact import ExactIndex
+from reland_features.lineage import matched_vectors
 from reland_features.matching import match_users
 from reland_features.pool import ReasoningPool, install
 
@@ -196,7 +198,7 @@ def rationales_of_seeds(
 
 
 def pool_and_vectors(project: RankingProject) -> tuple[ReasoningPool, BehaviorVectors]:
-    """Read the project's pool and the behaviour vectors it was made with.
+    """Read the project's pool and the behaviour vectors that the published run was matched to it with.
 
     Raises
     ------
@@ -205,12 +207,11 @@ def pool_and_vectors(project: RankingProject) -> tuple[ReasoningPool, BehaviorVe
     """
     store = ArtifactStore(project.root / ".reland" / "artifacts")
     for artifact in store.all("reasoning_pool"):
-        if artifact.manifest["pool_version"] == project.pool_version:
-            encoded = [store.find("behavior_vectors", name) for name in artifact.manifest["inputs"]]
-            if found := [each for each in encoded if each]:
-                pool = ReasoningPool.read(artifact.path)
-                table, encoder = found[0].table("behavior_vectors"), found[0].manifest["encoder_id"]
-                return pool, BehaviorVectors.read(table, encoder, pool.as_of)
+        is_published = artifact.manifest["pool_version"] == project.pool_version
+        if is_published and (encoded := matched_vectors(store, project.features_run, artifact)):
+            table, encoder = encoded.table("behavior_vectors"), encoded.manifest["encoder_id"]
+            as_of = datetime.fromisoformat(encoded.manifest["as_of"])
+            return ReasoningPool.read(artifact.path), BehaviorVectors.read(table, encoder, as_of)
     raise ArtifactError(
         "the pool or its behaviour vectors are not there",
         where=str(store.root),

@@ -132,7 +132,7 @@ def with_cold_users(
     seeds: pl.Series,
     seed: int,
 ) -> ColdStarted:
-    """Predict the vectors of cold users: fewer than `min_interactions`, a profile, and no seed themselves.
+    """Predict the vectors of cold users: fewer than `min_interactions` or no vector, a profile, and no seed themselves.
 
     Parameters
     ----------
@@ -155,7 +155,8 @@ def with_cold_users(
     is_few = pl.col("interaction_count") < settings.min_interactions
     is_seed = pl.col("user_id").is_in(seeds.to_list())
     table = table.filter(pl.col("profile").is_not_null())
-    cold = table.filter(is_few & ~is_seed)
+    # Who has behaviour and no vector did things only that the encoder does not know: after a refresh, new items.
+    cold = table.filter((is_few | pl.col("row").is_null()) & ~is_seed)
     if cold.is_empty():
         return ColdStarted(vectors, cold["user_id"], None)
     warm = table.filter(~is_few & pl.col("row").is_not_null())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from reland_features.cold_start import ProfileModel, with_cold_users
 from reland_features.encoders.base import BehaviorVectors
 from reland_features.errors import ArtifactError, ConfigError
 from reland_features.interactions import Interactions
+from reland_features.lineage import matched_vectors
 from reland_features.pool import ReasoningPool
 from reland_features.project import Project
 from reland_features.quality.bootstrap import Estimate, difference, estimate, mean_of
@@ -131,12 +133,11 @@ def _published(project: Project) -> tuple[Any, ReasoningPool, BehaviorVectors]:
     pool = project.root / current["pool"]
     store: ArtifactStore = project.artifacts
     manifest = store.find("reasoning_pool", pool.name)
-    inputs = manifest.manifest["inputs"] if manifest else []
-    encoded = next((found for name in inputs if (found := store.find("behavior_vectors", name))), None)
+    encoded = matched_vectors(store, current.get("features_run", ""), manifest) if manifest else None
     if encoded is None:
         raise ArtifactError("the published pool's behaviour vectors are gone", where=str(pool), hint="reland run")
-    read = ReasoningPool.read(pool)
-    vectors = BehaviorVectors.read(encoded.table("behavior_vectors"), read.encoder_id, read.as_of)
+    read, as_of = ReasoningPool.read(pool), datetime.fromisoformat(encoded.manifest["as_of"])
+    vectors = BehaviorVectors.read(encoded.table("behavior_vectors"), read.encoder_id, as_of)
     return project.root / current["marts"], read, vectors
 
 

@@ -48,7 +48,10 @@ class Explanation:
             *(f"  - {title}" for title in self.history),
         ]
         if self.seed_user_id is None:
-            return "\n".join([*lines, "no match: the user has no behaviour in the window, so no rationale is served"])
+            why = "the user has no behaviour in the window"
+            if self.history:
+                why = "the pool's encoder knows none of these items, and not the user"
+            return "\n".join([*lines, f"no match: {why}, so no rationale is served"])
         how = "of the behaviour that the profile predicts" if self.is_cold_start else "Eq. 3"
         others = ", ".join(f"{seed} {weight:.2f}" for seed, weight in self.seed_weights[1:])
         return "\n".join(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ import polars as pl
 from reland_features.artifacts import Artifact, ArtifactStore
 from reland_features.curation import Curation
 from reland_features.errors import PoolError
+from reland_features.lineage import input_of
 from reland_features.pool import MANIFEST, ReasoningPool
 from reland_features.project import Project
 from reland_features.prompts import Catalogue, PromptTemplate
@@ -217,23 +218,3 @@ def _read(
         ungrounded,
         touched,
     )
-
-
-def input_of(store: ArtifactStore, kind: str, ids: Sequence[str], where: Path) -> Artifact:
-    """Return the finished artifact of a kind among the inputs of another, which is found at `where`.
-
-    Raises
-    ------
-    PoolError
-        It is gone.
-    """
-    found = [store.find(kind, artifact_id) for artifact_id in ids if artifact_id.startswith(f"{kind}-")]
-    if not found or found[0] is None:
-        raise PoolError(
-            f"the {kind} that this pool was made from are gone" if ids else "the pool is not finished",
-            where=str(where),
-            got=", ".join(ids),
-            expected=f"a finished artifact below {store.root / kind}",
-            hint="reland run makes it again",
-        )
-    return found[0]

@@ -18,7 +18,7 @@ from typing import Protocol
 from reland_features import stages
 from reland_features.artifacts import Draft
 from reland_features.check import check_parts
-from reland_features.drift import Drift, drift
+from reland_features.drift import Drift
 from reland_features.errors import CheckError
 from reland_features.evaluation import evaluate
 from reland_features.project import Project
@@ -124,7 +124,7 @@ def refresh(project: Project, listener: Listener | None = None) -> Run:
     FeatureStoreError
         Nothing is published yet.
     PoolError, EncoderMismatchError, ConfigError
-        The published pool cannot be matched to by what is configured; see `stages.transform`.
+        The published pool cannot be matched to by what is configured; see `stages.fitted_pool`.
     """
     tell = listener or Silent()
     if problems := check_parts(project, llm=False):
@@ -132,26 +132,18 @@ def refresh(project: Project, listener: Listener | None = None) -> Run:
     done = Run(project)
     o = done.outcomes
     with project.lock():
-        there, before = stages.fitted_pool(project), project.current()["features_run"]
+        there = stages.fitted_pool(project)
         steps: dict[str, Callable[[stages.Progress], Outcome]] = {
             "prepare": lambda p: stages.prepare(project, p),
             "encode": lambda p: stages.transform(project, o["prepare"], there, p),
             "pool": lambda p: stages.build_pool(project, there.encoded, there.seeds, there.rationales, p),
             "match": lambda p: stages.match(project, o["prepare"], o["encode"], o["pool"], p),
-            "publish": lambda p: stages.publish(
-                project, o["prepare"], there.seeds, o["pool"], o["match"], p, by="reland refresh"
-            ),
+            "publish": lambda p: stages.publish(project, o["prepare"], there.seeds, o["pool"], o["match"], p),
             "feast": lambda p: stages.serve(project, o["publish"], p),
         }
         _work(REFRESH, steps, o, tell)
-    done.drift = drift(
-        project.features,
-        before,
-        o["publish"].artifact.id,
-        pool_as_of=there.encoded.as_of,
-        as_of=o["publish"].as_of,
-        events=o["encode"].rows_in,
-        new_items=o["encode"].artifact.manifest.get("events_with_new_items", 0),
+    done.drift = Drift.between(
+        there.encoded.artifact, there.first_matches(project), o["encode"].artifact, o["match"].artifact
     )
     return done
 

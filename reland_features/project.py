@@ -123,12 +123,6 @@ class Project:
             )
         return json.loads(path.read_text())
 
-    @property
-    def to_publish(self) -> str:
-        """The command that brings what is published up to date, and makes no other pool on tables that have grown."""
-        has_published = (self.state / "current.json").is_file()
-        return self.current().get("published_by", "reland publish") if has_published else "reland publish"
-
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Let one process at a time work on the project; the lock ends with the process."""

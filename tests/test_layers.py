@@ -22,6 +22,7 @@ demo/catalogue demo/draws mart_files source_times source_values drift
 demo/simulator prepare sources
 engines/base encoders/base encoders/transformer engines/vocabulary prompts/text index/base
 engines/chat engines/constraint engines/packed engines/structured encoders/training encoders/fold_in prompts/catalogue
+lineage
 prompts/schema prompts/grounding prompts/condensing
 prompts/parsing encoders/lightgcn encoders/sasrec engines/hf engines/openai engines/vllm engines/ray
 engines/dummy index/exact index/milvus

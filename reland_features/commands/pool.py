@@ -233,13 +233,14 @@ def _desk(project: Path, overrides: list[str] | None = None) -> Any:
 def _say_decision(project: Path, decision: Decision, as_json: bool) -> None:
     from dataclasses import asdict
 
+    from reland_features.lineage import to_publish
     from reland_features.project import Project
 
     if as_json:
         print(json.dumps({"decision": asdict(decision)}))
         return
     say(f"{decision.author} decided: {decision.action} {_what(decision)}")
-    say(f"it holds from the next publish on: {Project.open(project).to_publish}")
+    say(f"it holds from the next publish on: {to_publish(Project.open(project))}")
 
 
 def _what(decision: Decision) -> str:

@@ -15,6 +15,7 @@ from reland_features.curation.decisions import DECISIONS, Action, Decision, reco
 from reland_features.curation.words import Words
 from reland_features.errors import CheckError, PoolError
 from reland_features.finished_pool import FinishedPool
+from reland_features.lineage import to_publish
 from reland_features.project import Project
 from reland_features.prompts import Catalogue, PromptTemplate, rationale_text
 from reland_features.seed_requests import banned_titles
@@ -69,7 +70,7 @@ class Desk:
         self.generated(seed)
         if earlier := self.curation.blocked.get(seed):
             raise PoolError(
-                "this rationale is not served already", where=seed, got=mark(earlier), hint=self.project.to_publish
+                "this rationale is not served already", where=seed, got=mark(earlier), hint=to_publish(self.project)
             )
         return self.record(seed, "block", author, reason)
 

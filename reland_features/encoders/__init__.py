@@ -8,16 +8,16 @@ import inspect
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import polars as pl
 
 from reland_features.config import Encoder
-from reland_features.encoders.base import FITTED, BehaviorEncoder, BehaviorVectors, ReusableEncoder
+from reland_features.encoders.base import BehaviorEncoder, BehaviorVectors, ReusableEncoder
 from reland_features.errors import ConfigError
 
-__all__ = ["FITTED", "BehaviorEncoder", "BehaviorVectors", "ReusableEncoder", "build", "validate"]
+__all__ = ["BehaviorEncoder", "BehaviorVectors", "ReusableEncoder", "build", "is_reusable", "validate"]
 
 _ENCODERS = {
     "lightgcn": "reland_features.encoders.lightgcn:LightGCN",
@@ -58,6 +58,18 @@ def build(settings: Encoder, seed: int) -> BehaviorEncoder:
             hint="see reland_features/encoders/base.py",
         )
     return encoder
+
+
+def is_reusable(encoder: BehaviorEncoder) -> TypeGuard[ReusableEncoder]:
+    """Say whether an encoder keeps its fit; methods of those names that take something else are not meant."""
+    if not isinstance(encoder, ReusableEncoder):
+        return False
+    try:
+        inspect.signature(encoder.save).bind(None)
+        inspect.signature(encoder.transform).bind(None, None, None)
+    except TypeError:
+        return False
+    return True
 
 
 def validate(vectors: BehaviorVectors) -> BehaviorVectors:

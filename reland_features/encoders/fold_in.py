@@ -28,7 +28,7 @@ class FoldIn:
     """What a fitted LightGCN keeps.
 
     Assumes that items stay what they were: an item's part, its degree too, is that of the fit. So the vector of a
-    user depends on the user's own behaviour alone, and stays where it was as long as that does.
+    user depends on the user's own interactions alone, and stays where it was as long as these are the same.
 
     Parameters
     ----------
@@ -73,6 +73,8 @@ class FoldIn:
         vectors[own >= 0] += self.users[own[own >= 0]]
         vectors /= self.layers + 1
         found = vectors.any(axis=1)
+        if found.all():
+            return interactions.user_ids, vectors
         return interactions.user_ids.filter(pl.Series(found)), np.ascontiguousarray(vectors[found])
 
     def save(self, folder: Path) -> None:

@@ -218,11 +218,16 @@ class LightGCN:
 
     def _fold_in(self, embeddings: torch.Tensor, graph: torch.Tensor, interactions: Interactions) -> FoldIn:
         n_users = len(interactions.user_ids)
-        below = _mean_over_layers(embeddings, graph, self.layers - 1) * self.layers if self.layers else 0 * embeddings
-        degrees = graph.crow_indices().diff()[n_users:, None]
-        items = (below[n_users:] / degrees.sqrt()).numpy()
+        items = torch.zeros(len(embeddings) - n_users, self.dimension)
+        if self.layers:
+            degrees = graph.crow_indices().diff()[n_users:, None]
+            items = _mean_over_layers(embeddings, graph, self.layers - 1)[n_users:] * self.layers / degrees.sqrt()
         return FoldIn(
-            interactions.user_ids, interactions.item_ids, embeddings[:n_users].numpy().copy(), items, self.layers
+            interactions.user_ids,
+            interactions.item_ids,
+            embeddings[:n_users].numpy().copy(),
+            items.numpy(),
+            self.layers,
         )
 
 

@@ -68,7 +68,7 @@ def _warn_if_older(project: Project, published: Outcome) -> None:
     if published.as_of < newest.as_of:
         _LOG.warning(
             "features as of %s (run %s) are served from now on, older than the newest published, as of %s (run %s); "
-            "to serve the newest again: reland publish, without --as-of or data.as_of",
+            "to serve the newest again: reland publish, without --as-of or data.as_of (or reland refresh)",
             published.as_of,
             published.artifact.id,
             newest.as_of,

@@ -102,7 +102,7 @@ def encode(project: Project, marts: Outcome, progress: Progress) -> Outcome:
         interactions = Interactions.read(marts.artifact.table("interactions"))
         vectors = encoders.validate(encoder.encode(interactions, marts.as_of))
         vectors.write(draft.table("behavior_vectors"))
-        if isinstance(encoder, encoders.ReusableEncoder):
+        if encoders.is_reusable(encoder):
             encoder.save(draft.path)  # for `reland refresh`
         draft.facts |= {"encoder_id": vectors.encoder_id, "training": getattr(encoder, "training", None)}
         return len(interactions), len(vectors.user_ids)

@@ -158,19 +158,9 @@ def match(project: Project, marts: Outcome, encoded: Outcome, pool: Outcome, pro
 
 
 def publish(
-    project: Project,
-    marts: Outcome,
-    seeds: Outcome,
-    pool: Outcome,
-    matches: Outcome,
-    progress: Progress,
-    *,
-    by: str = "reland publish",
+    project: Project, marts: Outcome, seeds: Outcome, pool: Outcome, matches: Outcome, progress: Progress
 ) -> Outcome:
-    """Append the feature tables and bring the Feast stores up to date: matches → features.
-
-    `by` is the command that does this again with the same pool.
-    """
+    """Append the feature tables and bring the Feast stores up to date: matches → features."""
     from reland_features import features
     from reland_features import pool as pools
 
@@ -239,7 +229,6 @@ def publish(
             "as_of": outcome.as_of.isoformat(),
             "features_run": outcome.artifact.id,
             "pool_version": version,
-            "published_by": by,
             "pool_made_with": {name: pool.artifact.manifest.get(name) for name in _MADE_WITH},
         }
     )

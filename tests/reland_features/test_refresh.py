@@ -19,7 +19,7 @@ from polars.testing import assert_frame_equal
 from reland_features import publishing
 from reland_features.curation.editing import Desk
 from reland_features.demo.simulator import simulate, write_world
-from reland_features.encoders import FITTED
+from reland_features.encoders.base import FITTED
 from reland_features.errors import (
     ConfigError,
     EncoderMismatchError,
@@ -30,7 +30,9 @@ from reland_features.errors import (
 from reland_features.explain import explain
 from reland_features.finished_pool import FinishedPool
 from reland_features.init import make_project
+from reland_features.live_pool import open_index
 from reland_features.pipeline import REFRESH, Run, refresh, run
+from reland_features.pool import collection_name, live_alias
 from reland_features.project import Project
 from reland_features.sources import discover_columns
 
@@ -157,12 +159,13 @@ def test_the_drift_is_that_of_the_tables(days):
     later = pl.read_parquet(days.second.outcomes["prepare"].artifact.table("interactions"))
     items = pl.read_parquet(days.first.outcomes["prepare"].artifact.table("interactions"))["item_id"]
     assert (drift.users, drift.matched) == (days.matches(days.second).height, len(now))
-    assert drift.new_users == len(set(days.matches(days.second)["user_id"]) - set(days.matches(days.first)["user_id"]))
+    assert 0 < drift.newly_matched == len(now.keys() - was.keys())
     assert (drift.compared, drift.kept) == (len(both), sum(was[user] == now[user] for user in both))
     assert drift.similarity == pytest.approx(days.matches(days.second)["similarity"].drop_nulls().mean())
-    assert drift.similarity_before == pytest.approx(days.matches(days.first)["similarity"].drop_nulls().mean())
-    assert drift.events == later.height
-    assert drift.events_with_new_items == later.filter(~pl.col("item_id").is_in(items.implode())).height
+    assert drift.similarity_then == pytest.approx(days.matches(days.first)["similarity"].drop_nulls().mean())
+    since = later.filter(pl.col("interacted_at") > drift.pool_as_of)
+    assert 0 < drift.events == since.height < later.height
+    assert 0 < drift.events_with_new_items == since.filter(~pl.col("item_id").is_in(items.implode())).height
     assert drift.pool_as_of == days.first.outcomes["encode"].as_of < drift.as_of
 
 
@@ -174,9 +177,10 @@ def test_a_second_refresh_finds_everything_done_and_one_of_the_same_tables_chang
     encoder = f"encoder.name={days.second.outcomes['encode'].artifact.manifest['encoder_id'].partition('(')[0]}"
     again = refresh(opened(days.project, encoder, LATE))
     assert all(outcome.cached for name, outcome in again.outcomes.items() if name != "feast")
-    assert again.drift.kept == again.drift.compared
+    assert again.drift == days.second.drift
     back = refresh(opened(days.project, encoder, EARLY))
     assert back.outcomes["match"].artifact.id == days.first.outcomes["match"].artifact.id
+    assert (back.drift.kept, back.drift.newly_matched, back.drift.events) == (back.drift.compared, 0, 0)
     refresh(opened(days.project, encoder, LATE))
 
 
@@ -211,8 +215,8 @@ def test_the_command_says_what_a_refresh_changed(project):
     said = json.loads(done.stdout)
     assert list(said["stages"]) == list(REFRESH)
     assert said["drift"]["users"] == said["stages"]["publish"]["rows_in"]
-    assert "inherit from the same seed as before" in done.stderr
-    assert f"{said['drift']['new_users']:,} users are new" in done.stderr
+    assert "who had one then inherit from the same seed" in done.stderr
+    assert f"{said['drift']['newly_matched']:,} newly; mean cosine" in done.stderr
 
 
 def test_a_full_disk_while_publishing_loses_nothing_that_was_made(project, monkeypatch):
@@ -253,6 +257,61 @@ def test_what_people_decide_after_a_refresh_is_served_by_the_next(project):
     assert asked(project) == 6
 
 
+def test_a_failure_after_publishing_changes_nothing_of_what_is_said(project, monkeypatch):
+    def down(*args: object) -> None:
+        raise FeatureStoreError("the online store cannot be read")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("reland_features.stages.serve", down)
+        with pytest.raises(FeatureStoreError):
+            refresh(opened(project, LATE))
+    assert project.current()["as_of"].startswith("2024-07-15")
+    drift = refresh(opened(project, LATE)).drift
+    assert 0 < drift.kept < drift.compared
+    assert drift.newly_matched > 0
+
+
+def test_events_that_are_held_out_now_and_were_behaviour_then_are_warned_of(project, caplog):
+    seen = pl.read_parquet(next(project.state.glob("artifacts/marts/*/interactions.parquet")))
+    done = refresh(opened(project, LATE)).outcomes
+    holdout = pl.read_parquet(done["prepare"].artifact.table("holdout"))
+    known = holdout.join(seen, on=["user_id", "item_id"], how="semi").height
+    assert done["encode"].artifact.manifest["holdout_known"] == known
+    assert ("its encoder knows them" in caplog.text) == (known > 0)
+
+
+def test_profiles_choose_for_users_of_whom_the_encoder_knows_nothing(project):
+    plain = refresh(opened(project, LATE))
+    matches = pl.read_parquet(plain.outcomes["match"].artifact.table("matches"))
+    lacking = matches.filter(pl.col("seed_user_id").is_null())["user_id"]
+    histories = pl.read_parquet(plain.outcomes["prepare"].artifact.table("user_histories"))["user_id"]
+    assert lacking.is_in(histories.implode()).any()  # with behaviour
+    filled = refresh(opened(project, LATE, "cold_start.enabled=true", "cold_start.min_interactions=1")).outcomes[
+        "match"
+    ]
+    found = pl.read_parquet(filled.artifact.table("matches"))
+    assert found["seed_user_id"].null_count() == 0
+    others = found.filter(~pl.col("user_id").is_in(lacking.implode()))
+    assert_frame_equal(others, matches.filter(~pl.col("user_id").is_in(lacking.implode())), check_row_order=False)
+
+
+def test_in_milvus_the_pool_stays_live(tmp_path):
+    project = make(tmp_path / "D")
+    milvus = "match.matcher=milvus"
+    run(opened(project, EARLY, milvus), "publish")
+    exact = refresh(opened(project, LATE)).outcomes["match"]
+    found = refresh(opened(project, LATE, milvus))
+    matches = [pl.read_parquet(outcome.artifact.table("matches")) for outcome in (exact, found.outcomes["match"])]
+    assert_frame_equal(*matches)
+    index = open_index(opened(project, milvus))
+    try:
+        live = index.alias(live_alias(project.config.pool.collection_prefix))
+    finally:
+        index.close()
+    version = project.current()["pool_version"]
+    assert live == collection_name(project.config.pool.collection_prefix, version)
+
+
 def forget_the_fit(project: Project) -> None:
     for path in project.state.glob(f"artifacts/behavior_vectors/*/{FITTED}*"):
         path.unlink()
@@ -270,7 +329,8 @@ def unpublish(project: Project) -> None:
     ("spoil", "settings", "error", "what", "hint"),
     [
         (None, ["seed=1", LATE], EncoderMismatchError, "made with another encoder", "make a new pool: reland run"),
-        (None, ["data.as_of=2024-05-01"], PoolError, "knows behaviour that is later", "a pool of that day"),
+        (None, ["data.as_of=2024-05-01"], PoolError, "tables end before those", "a pool of that day"),
+        (None, ["evaluation.holdout=0", LATE], ConfigError, "may know what is to be predicted", "reland run"),
         (None, ["encoder.name=sasrec", LATE], EncoderMismatchError, "made with another encoder", "reland run"),
         (forget_the_fit, [LATE], PoolError, "learnt was not kept", "make a new pool: reland run"),
         (drop_the_seeds, [LATE], PoolError, "seed_users that this pool was made from are gone", "reland run"),
@@ -304,14 +364,26 @@ class Own:
 """
 
 
-def test_an_encoder_of_ones_own_is_told_what_it_lacks(tmp_path):
+TAKES_OTHER = """
+    def save(self, path):
+        raise AssertionError("not meant")
+
+    def transform(self, X):
+        raise AssertionError("not meant")
+"""
+
+
+@pytest.mark.parametrize("more", ["", TAKES_OTHER], ids=["no methods", "methods of another meaning"])
+def test_an_encoder_of_ones_own_is_told_what_it_lacks(tmp_path, monkeypatch, more):
     project = make(tmp_path / "D")
-    (project.root / "own_encoder.py").write_text(OWN)
+    monkeypatch.delitem(sys.modules, "own_encoder", raising=False)
+    monkeypatch.syspath_prepend(project.root)
+    (project.root / "own_encoder.py").write_text(OWN + more)
     own = ["encoder.name=own_encoder:Own", "encoder.options={}"]
     run(opened(project, *own, EARLY), "publish")
     with pytest.raises(ConfigError, match="without being fitted again") as raised:
         refresh(opened(project, *own, LATE))
-    assert raised.value.got == "Own without save or transform"
+    assert raised.value.got == "Own without save(folder) or transform(interactions, as_of, fitted)"
 
 
 def test_tables_of_which_the_pool_knows_nobody_are_refused(project):

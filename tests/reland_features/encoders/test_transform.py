@@ -8,7 +8,8 @@ import pytest
 import torch
 from polars.testing import assert_series_equal
 
-from reland_features.encoders import FITTED, ReusableEncoder
+from reland_features.encoders import is_reusable
+from reland_features.encoders.base import FITTED
 from reland_features.encoders.fold_in import FoldIn
 from reland_features.encoders.lightgcn import LightGCN
 from reland_features.encoders.sasrec import SASRec
@@ -45,7 +46,7 @@ def test_folding_in_by_hand(interactions_from):
 
 @pytest.mark.parametrize("encoder", ENCODERS, ids=NAMES)
 def test_the_behaviour_of_the_fit_has_the_vectors_of_the_fit(encoder, two_tastes, end, tmp_path):
-    assert isinstance(encoder, ReusableEncoder)
+    assert is_reusable(encoder)
     vectors = encoder.encode(two_tastes, end)
     encoder.save(tmp_path)
     assert all(path.name.startswith(FITTED) for path in tmp_path.iterdir())
