@@ -30,12 +30,12 @@ def matched_vectors(store: ArtifactStore, features_run: str, pool: Artifact) -> 
     They are those of the pool, or later ones in the same space, by `reland refresh`.
     """
 
-    def first(kind: str, made: Artifact | None) -> Artifact | None:
-        names = made.manifest["inputs"] if made else ()
-        return next((found for name in names if (found := store.find(kind, name))), None)
+    def named(kind: str, made: Artifact | None) -> list[str]:
+        return [name for name in (made.manifest["inputs"] if made else ()) if name.startswith(f"{kind}-")]
 
-    matches = first("matches", store.find("features", features_run))
-    return first("behavior_vectors", matches or pool)
+    matches = [store.find("matches", name) for name in named("matches", store.find("features", features_run))]
+    names = named("behavior_vectors", matches[0] if matches else None) or named("behavior_vectors", pool)
+    return store.find("behavior_vectors", names[0]) if names else None
 
 
 def input_of(store: ArtifactStore, kind: str, ids: Sequence[str], where: Path) -> Artifact:

@@ -185,7 +185,7 @@ def pooled(small):
         return np.stack([np.cos(radians), np.sin(radians)], axis=1).astype(np.float32)
 
     store = ArtifactStore(small.root / ".reland" / "artifacts")
-    made = {"created_at": CREATED_AT, "config": {}}
+    made = {"created_at": CREATED_AT, "config": {}, "as_of": AS_OF}
     with store.create("behavior_vectors", "behavior_vectors-1", inputs=[], **made) as draft:
         BehaviorVectors(pl.Series(list(angles)), at(list(angles.values())), "e", AS_OF).write(
             draft.table("behavior_vectors")

@@ -57,6 +57,7 @@ def _write_pool(root: Path, toy: Toy) -> None:
     }
     facts = {
         "created_at": "2024-03-02",
+        "as_of": AS_OF.isoformat(),
         "pool_version": "pool-1",
         "encoder_id": "made up",
         "usage": {"total": {"calls": 6, "seconds": 36.0}},
@@ -79,5 +80,6 @@ def _write_pool(root: Path, toy: Toy) -> None:
     made = {"created_at": "2024-03-02", "inputs": ["matches-1"], "config": {"text_encoder_id": "made up"}}
     (features / "manifest.json").write_text(json.dumps(made))
     (artifacts / "matches" / "matches-1").mkdir(parents=True)
-    (artifacts / "matches" / "matches-1" / "manifest.json").write_text(json.dumps({**made, "config": {}}))
+    matched = {**made, "config": {}, "inputs": ["behavior_vectors-1", "reasoning_pool-1"]}
+    (artifacts / "matches" / "matches-1" / "manifest.json").write_text(json.dumps(matched))
     path.write_text(json.dumps({**current, "pool": ".reland/artifacts/reasoning_pool/reasoning_pool-1"}))

@@ -44,7 +44,7 @@ def make_project(folder, *, top_k=1, cold_start=None, vectors=None, seed_vectors
         toy.pool.with_columns(vector=pl.Series(held.tolist(), dtype=pl.List(pl.Float32))), "pool-1", "e", {}, AS_OF
     )
     store = ArtifactStore(folder / ".reland" / "artifacts")
-    made = {"created_at": CREATED_AT, "inputs": [], "config": {}}
+    made = {"created_at": CREATED_AT, "inputs": [], "config": {}, "as_of": AS_OF}
     with store.create("behavior_vectors", "behavior_vectors-1", **made) as draft:
         behavior.write(draft.table("behavior_vectors"))
         draft.facts["encoder_id"] = "e"
