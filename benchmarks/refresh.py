@@ -141,7 +141,7 @@ def compare(how: str, first: Published, later: Published) -> list[Line]:
                 group,
                 users.height,
                 matched.height / max(users.height, 1),
-                float(np.mean(both["seed_user_id"] == both["seed_user_id_first"])) if both.height else None,
+                float((both["seed_user_id"] == both["seed_user_id_first"]).to_numpy().mean()) if both.height else None,
                 cosines(both) if both.height else None,
                 alike,
                 alike_any,
