@@ -85,7 +85,11 @@ def test_every_page_of_results_stands_in_their_index():
 @pytest.mark.parametrize(
     "page, after, backbones",
     [
-        ("table2_beauty", "## A ranker with learned embeddings", ["SASRec", "GRU4Rec", "LightGCN", "NGCF", "NeuMF", "DuoRec"]),
+        (
+            "table2_beauty",
+            "## A ranker with learned embeddings",
+            ["SASRec", "GRU4Rec", "LightGCN", "NGCF", "NeuMF", "DuoRec"],
+        ),
         (
             "table2_ml-1m_strong",
             "### Whole histories, a strong LLM",
