@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,18 +11,44 @@ from reland_features.encoders.base import FITTED
 from reland_features.errors import PoolError
 from reland_features.project import Project
 
+_LOG = logging.getLogger(__name__)
+
+
+def warn_of_another_pool(project: Project, marts: Artifact, encoder_id: str) -> None:
+    """Say, before an encoder is fitted to later tables, that this leaves the published pool behind.
+
+    Where `reland refresh` could not keep it, as for an earlier day or another encoder, nothing is said.
+    """
+    fitted = _fit_of_published_pool(project)
+    if fitted is None or fitted.manifest["encoder_id"] != encoder_id:
+        return
+    if marts.id in fitted.manifest["inputs"] or marts.manifest["as_of"] < fitted.manifest["as_of"]:
+        return
+    _LOG.warning(
+        "the tables have changed since the published pool was made (behaviour up to %s, now %s): this makes another "
+        "pool. Most users inherit another text then, seeds whose history has changed are asked about again, and "
+        "rankers have to be trained again. To keep the pool: reland refresh",
+        fitted.manifest["as_of"],
+        marts.manifest["as_of"],
+    )
+
+
+def _fit_of_published_pool(project: Project) -> Artifact | None:
+    """Return the behaviour vectors of the published pool; None where there is none or it cannot be matched to again."""
+    if not (project.state / "current.json").is_file():
+        return None
+    pool = project.artifacts.find("reasoning_pool", Path(project.current()["pool"]).name)
+    names = [name for name in pool.manifest["inputs"] if name.startswith("behavior_vectors-")] if pool else []
+    fits = [project.artifacts.find("behavior_vectors", name) for name in names]
+    return next((fit for fit in fits if fit and any(fit.path.glob(f"{FITTED}*"))), None)
+
 
 def to_publish(project: Project) -> str:
     """Return the command that brings what is published up to date and, where it can, makes no other pool.
 
     `reland publish` makes one where the tables have grown.
     """
-    if not (project.state / "current.json").is_file():
-        return "reland publish"
-    made = project.artifacts.find("reasoning_pool", Path(project.current()["pool"]).name)
-    fits = [name for name in made.manifest["inputs"] if name.startswith("behavior_vectors-")] if made else []
-    folders = [project.artifacts.root / "behavior_vectors" / name for name in fits]
-    return "reland refresh" if any(any(folder.glob(f"{FITTED}*")) for folder in folders) else "reland publish"
+    return "reland refresh" if _fit_of_published_pool(project) else "reland publish"
 
 
 def matched_vectors(store: ArtifactStore, features_run: str, pool: Artifact) -> Artifact | None:

@@ -17,6 +17,7 @@ from reland_features.config import Rationales
 from reland_features.engines.base import Engine
 from reland_features.errors import CheckError, ConfigError
 from reland_features.ledger import Ledger
+from reland_features.lineage import warn_of_another_pool
 from reland_features.project import Project
 from reland_features.retries import note_retry, retries_of
 from reland_features.rounds import too_many_failures
@@ -99,6 +100,7 @@ def encode(project: Project, marts: Outcome, progress: Progress) -> Outcome:
     encoder = encoders.build(settings, project.config.seed)
 
     def work(draft: Draft) -> tuple[int, int]:
+        warn_of_another_pool(project, marts.artifact, encoder.encoder_id)
         interactions = Interactions.read(marts.artifact.table("interactions"))
         vectors = encoders.validate(encoder.encode(interactions, marts.as_of))
         vectors.write(draft.table("behavior_vectors"))

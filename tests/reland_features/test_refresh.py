@@ -355,6 +355,34 @@ def test_a_pool_that_cannot_be_matched_to_is_refused_before_anything_changes(
     assert len(list((project.features / "user_rationale").glob("*.parquet"))) == 1
 
 
+@pytest.mark.parametrize(
+    ("spoil", "settings", "warned"),
+    [
+        (None, [LATE], True),
+        # What `reland refresh` would refuse, it is not the way out of.
+        (None, ["seed=1", LATE], False),
+        (None, ["data.as_of=2024-05-01"], False),
+        (forget_the_fit, [LATE], False),
+    ],
+)
+def test_a_run_says_that_it_leaves_the_published_pool_before_it_fits(project, caplog, spoil, settings, warned):
+    if spoil:
+        spoil(project)
+    run(opened(project, *settings), "encode")
+    assert ("this makes another pool" in caplog.text) is warned
+    if warned:
+        assert "up to 2024-06-01T00:00:00" in caplog.text
+        assert "now 2024-07-15T00:00:00" in caplog.text
+        assert "To keep the pool: reland refresh" in caplog.text
+
+
+def test_after_a_refresh_a_run_still_makes_another_pool(project, caplog):
+    refresh(opened(project, LATE))
+    assert "another pool" not in caplog.text
+    run(opened(project, LATE), "encode")
+    assert "this makes another pool" in caplog.text
+
+
 OWN = """
 from reland_features.encoders.lightgcn import LightGCN
 
