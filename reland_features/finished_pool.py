@@ -13,7 +13,7 @@ import polars as pl
 from reland_features.artifacts import Artifact, ArtifactStore
 from reland_features.curation import Curation
 from reland_features.errors import PoolError
-from reland_features.lineage import input_of
+from reland_features.lineage import found_input, input_of
 from reland_features.pool import MANIFEST, ReasoningPool
 from reland_features.project import Project
 from reland_features.prompts import Catalogue, PromptTemplate
@@ -59,12 +59,15 @@ class FinishedPool:
         The pool, the tables below it, and the rationales before any decision of a person.
     matches : Artifact, optional
         Who inherits from whom, by those tables; None where nobody was matched to this pool by them.
+    vectors : Artifact, optional
+        The behaviour vectors that it was made from, of everybody; None where they are gone.
     """
 
     artifact: Artifact
     marts: Artifact
     rationales: Artifact
     matches: Artifact | None
+    vectors: Artifact | None = None
 
     @cached_property
     def pool(self) -> ReasoningPool:
@@ -137,7 +140,8 @@ class FinishedPool:
         marts = input_of(store, "marts", rationales.manifest["inputs"], rationales.path)
         # Of these tables: later ones may have been matched to the same pool, by `reland refresh`.
         matches = [found for found in store.all("matches") if {pool.id, marts.id} <= set(found.manifest["inputs"])]
-        return cls(pool, marts, rationales, matches[-1] if matches else None)
+        vectors = found_input(store, "behavior_vectors", pool)
+        return cls(pool, marts, rationales, matches[-1] if matches else None, vectors)
 
     def written(self, template: PromptTemplate) -> tuple[WrittenRationale, ...]:
         """Read every rationale of the pool against the catalogue and its seed's whole history, in the pool's order.

@@ -38,9 +38,8 @@ def _fit_of_published_pool(project: Project) -> Artifact | None:
     if not (project.state / "current.json").is_file():
         return None
     pool = project.artifacts.find("reasoning_pool", Path(project.current()["pool"]).name)
-    names = [name for name in pool.manifest["inputs"] if name.startswith("behavior_vectors-")] if pool else []
-    fits = [project.artifacts.find("behavior_vectors", name) for name in names]
-    return next((fit for fit in fits if fit and any(fit.path.glob(f"{FITTED}*"))), None)
+    fitted = found_input(project.artifacts, "behavior_vectors", pool)
+    return fitted if fitted and any(fitted.path.glob(f"{FITTED}*")) else None
 
 
 def to_publish(project: Project) -> str:
@@ -56,13 +55,14 @@ def matched_vectors(store: ArtifactStore, features_run: str, pool: Artifact) -> 
 
     They are those of the pool, or later ones in the same space, by `reland refresh`.
     """
+    matches = found_input(store, "matches", store.find("features", features_run))
+    return found_input(store, "behavior_vectors", matches or pool)
 
-    def named(kind: str, made: Artifact | None) -> list[str]:
-        return [name for name in (made.manifest["inputs"] if made else ()) if name.startswith(f"{kind}-")]
 
-    matches = [store.find("matches", name) for name in named("matches", store.find("features", features_run))]
-    names = named("behavior_vectors", matches[0] if matches else None) or named("behavior_vectors", pool)
-    return store.find("behavior_vectors", names[0]) if names else None
+def found_input(store: ArtifactStore, kind: str, made: Artifact | None) -> Artifact | None:
+    """Return the first input of a kind of an artifact; None where it is gone or there is none."""
+    names = [name for name in (made.manifest["inputs"] if made else ()) if name.startswith(f"{kind}-")]
+    return store.find(kind, names[0]) if names else None
 
 
 def input_of(store: ArtifactStore, kind: str, ids: Sequence[str], where: Path) -> Artifact:

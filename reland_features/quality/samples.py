@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from reland_features.encoders.base import BehaviorVectors
 from reland_features.finished_pool import FinishedPool, WrittenRationale
+from reland_features.index.exact import ExactIndex
+from reland_features.matching import match_users
+from reland_features.pool import install
 from reland_features.prompts.text import fold
 from reland_features.quality.bootstrap import Floats
 
@@ -21,6 +26,7 @@ MAX_USERS = 20_000
 """Matched users that the inherited rationales are measured on, at most."""
 
 _BLOCK = 1024
+_PREFIX = "quality"
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,13 +210,33 @@ class _Futures:
 
 
 def _matched(finished: FinishedPool, generator: np.random.Generator) -> pl.DataFrame:
-    empty = pl.DataFrame(schema={"user_id": pl.String, "seed_user_id": pl.String})
+    """Return a sample of the users who inherit, by the pool's own tables, and their seeds.
+
+    Where nobody was matched by these, as after a decision about a rationale and `reland refresh`, the sample is matched
+    here; users whose profile would choose for them (`cold_start`) are not in it then.
+    """
     if finished.matches is None:
-        return empty
+        return _newly_matched(finished, generator)
     matches = pl.scan_parquet(finished.matches.table("matches")).filter(pl.col("rank") == 1)
     frame = matches.drop_nulls("seed_user_id").select("user_id", "seed_user_id").collect().sort("user_id")
-    kept = np.sort(generator.permutation(frame.height)[:MAX_USERS])
-    return frame[kept]
+    return frame[_sampled(frame.height, generator)]
+
+
+def _newly_matched(finished: FinishedPool, generator: np.random.Generator) -> pl.DataFrame:
+    if finished.vectors is None or not finished.pool.frame.height:
+        return pl.DataFrame(schema={"user_id": pl.String, "seed_user_id": pl.String})
+    made = finished.vectors.manifest
+    path = finished.vectors.table("behavior_vectors")
+    vectors = BehaviorVectors.read(path, made["encoder_id"], datetime.fromisoformat(made["as_of"]))
+    users, index = vectors.user_ids.sort(), ExactIndex()
+    install(finished.pool, index, _PREFIX)
+    sample = users[_sampled(len(users), generator)]
+    matches = match_users(vectors, finished.pool, index, prefix=_PREFIX, users=sample)
+    return matches.drop_nulls("seed_user_id").select("user_id", "seed_user_id")
+
+
+def _sampled(count: int, generator: np.random.Generator) -> npt.NDArray[np.int64]:
+    return np.sort(generator.permutation(count)[:MAX_USERS])
 
 
 def _agreement(

@@ -34,6 +34,8 @@ from reland_features.live_pool import open_index
 from reland_features.pipeline import REFRESH, Run, refresh, run
 from reland_features.pool import collection_name, live_alias
 from reland_features.project import Project
+from reland_features.prompts import PromptTemplate
+from reland_features.quality import measure
 from reland_features.sources import discover_columns
 
 SETTINGS = [
@@ -174,6 +176,28 @@ def test_the_drift_is_that_of_the_tables(days):
 
 def test_the_pool_is_still_measured_by_the_tables_that_it_was_made_from(days):
     assert FinishedPool.find(days.project).matches.id == days.first.outcomes["match"].artifact.id
+
+
+def test_what_users_inherit_is_measured_where_they_were_not_matched_by_those_tables(days):
+    """As after `reland pool block` and a refresh: the pool of fewer rationales has later matches alone."""
+    finished = FinishedPool.find(days.project)
+    written = finished.written(PromptTemplate.of(days.project.config.rationales, base=days.project.root))
+    names = {"inherited_category_precision"}
+    by_matches, matched_here, without_vectors = (
+        {sample.name: sample for sample in measure(each, written).samples if sample.name in names}
+        for each in (
+            finished,
+            dataclasses.replace(finished, matches=None),
+            dataclasses.replace(finished, matches=None, vectors=None),
+        )
+    )
+    assert by_matches.keys() == matched_here.keys() == names
+    assert without_vectors == {}
+    then, here = by_matches.popitem()[1], matched_here.popitem()[1]
+    assert then.ids == here.ids
+    assert len(then.ids) > 20
+    for column in ("pool", "constant", "shuffled"):
+        np.testing.assert_array_equal(getattr(here, column), getattr(then, column))
 
 
 def test_a_second_refresh_finds_everything_done_and_one_of_the_same_tables_changes_nothing(days):
