@@ -213,9 +213,10 @@ def test_a_second_refresh_finds_everything_done_and_one_of_the_same_tables_chang
 
 @pytest.fixture(scope="module")
 def early(tmp_path_factory) -> Project:
-    """A project of the first day."""
+    """A project of the first day, with the marts of the second."""
     project = make(tmp_path_factory.mktemp("early") / "D")
     run(opened(project, EARLY), "publish")
+    run(opened(project, LATE), "prepare")  # once: each of the tests would have dbt build them again
     return project
 
 
@@ -323,8 +324,7 @@ def test_profiles_choose_for_users_of_whom_the_encoder_knows_nothing(project):
     assert_frame_equal(others, matches.filter(~pl.col("user_id").is_in(lacking.implode())), check_row_order=False)
 
 
-def test_in_milvus_the_pool_stays_live(tmp_path):
-    project = make(tmp_path / "D")
+def test_in_milvus_the_pool_stays_live(project):
     milvus = "match.matcher=milvus"
     run(opened(project, EARLY, milvus), "publish")
     exact = refresh(opened(project, LATE)).outcomes["match"]
@@ -430,8 +430,7 @@ TAKES_OTHER = """
 
 
 @pytest.mark.parametrize("more", ["", TAKES_OTHER], ids=["no methods", "methods of another meaning"])
-def test_an_encoder_of_ones_own_is_told_what_it_lacks(tmp_path, monkeypatch, more):
-    project = make(tmp_path / "D")
+def test_an_encoder_of_ones_own_is_told_what_it_lacks(project, monkeypatch, more):
     monkeypatch.delitem(sys.modules, "own_encoder", raising=False)
     monkeypatch.syspath_prepend(project.root)
     (project.root / "own_encoder.py").write_text(OWN + more)
