@@ -13,7 +13,7 @@ from reland_features.columns import IMPRESSIONS, MARTS
 from reland_features.databases import connect_postgres
 from reland_features.demo.simulator import simulate, write_world
 from reland_features.init import make_project
-from reland_features.pipeline import run
+from reland_features.pipeline import refresh, run
 from reland_features.project import Project
 from reland_features.sources import discover_columns
 
@@ -63,6 +63,27 @@ def test_the_same_project_gives_the_same_marts(loaded):
         )
     again = run(Project.open(loaded, ["data.target=postgres", *there]), until="prepare").outcomes["prepare"]
     assert again.cached  # dbt ran, the content is the same, so the stages after it are not repeated
+
+
+def test_a_refresh_matches_what_the_database_has_since(loaded):
+    settings = [
+        "rationales.engine=dummy",
+        "encoder.options={max_epochs=1}",
+        "match.matcher=exact",
+        "feast.apply=false",
+        "feast.materialize=false",
+    ]
+    there = [f"data.{name}=shop.{name}" for name in ("interactions", "items", "users")]
+
+    def matched(*target):
+        pool = run(Project.open(loaded, [*settings, *target, "data.as_of=2024-05-15"]), "publish").outcomes["pool"]
+        done = refresh(Project.open(loaded, [*settings, *target, "data.as_of=2024-06-15"]))
+        assert done.outcomes["pool"].artifact.id == pool.artifact.id
+        assert done.drift.events > 0
+        assert done.drift.kept < done.drift.compared
+        return pl.read_parquet(done.outcomes["match"].artifact.table("matches"))
+
+    assert_frame_equal(matched("data.target=postgres", *there), matched("data.target=duckdb"))
 
 
 def test_other_impressions_make_other_marts(loaded, postgres):
