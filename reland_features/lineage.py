@@ -56,13 +56,18 @@ def matched_vectors(store: ArtifactStore, features_run: str, pool: Artifact) -> 
     They are those of the pool, or later ones in the same space, by `reland refresh`.
     """
     matches = found_input(store, "matches", store.find("features", features_run))
-    return found_input(store, "behavior_vectors", matches or pool)
+    kind = "behavior_vectors"
+    return found_input(store, kind, matches if _inputs_of_kind(kind, matches) else pool)
 
 
 def found_input(store: ArtifactStore, kind: str, made: Artifact | None) -> Artifact | None:
     """Return the first input of a kind of an artifact; None where it is gone or there is none."""
-    names = [name for name in (made.manifest["inputs"] if made else ()) if name.startswith(f"{kind}-")]
+    names = _inputs_of_kind(kind, made)
     return store.find(kind, names[0]) if names else None
+
+
+def _inputs_of_kind(kind: str, made: Artifact | None) -> list[str]:
+    return [name for name in (made.manifest["inputs"] if made else ()) if name.startswith(f"{kind}-")]
 
 
 def input_of(store: ArtifactStore, kind: str, ids: Sequence[str], where: Path) -> Artifact:

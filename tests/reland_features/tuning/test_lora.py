@@ -140,7 +140,7 @@ def test_a_merged_adapter_answers_as_the_model_it_was_learned_on(engine, model, 
     tokens = torch.arange(1, 30)[None]
     with torch.inference_mode():
         expected, got, base = (m(tokens).logits for m in (training.model, tuned.load(), engine.load()))
-    torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-3)
     assert not torch.allclose(base, expected, atol=1e-3)
 
 
