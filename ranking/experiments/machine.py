@@ -15,11 +15,11 @@ PACKAGES = ("reland-features", "torch", "numpy", "polars", "scipy")
 
 
 def machine(device: torch.device | None = None) -> str:
-    """Return one line: processor, usable cores, memory, operating system, Python, and the device if it is a GPU."""
+    """Return one line: processor, usable cores, memory, system, Python, GPU if it is the device, preloaded libraries."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return (
         f"{_processor()}, {cores} core{'s' * (cores != 1)}, {_memory()}, "
-        f"{_system()}, Python {platform.python_version()}{_accelerator(device)}"
+        f"{_system()}, Python {platform.python_version()}{_accelerator(device)}{_preloaded()}"
     )
 
 
@@ -34,6 +34,12 @@ def _accelerator(device: torch.device | None) -> str:
     import torch
 
     return f", {torch.cuda.get_device_name(device)}"
+
+
+def _preloaded() -> str:
+    """Name what `LD_PRELOAD` puts in: another allocator or a dispatch of MKL's changes what a second is worth."""
+    names = [Path(part).name for part in os.environ.get("LD_PRELOAD", "").replace(":", " ").split()]
+    return f", with {', '.join(names)} preloaded" if names else ""
 
 
 def _processor() -> str:
