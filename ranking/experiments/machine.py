@@ -15,7 +15,7 @@ PACKAGES = ("reland-features", "torch", "numpy", "polars", "scipy")
 
 
 def machine(device: torch.device | None = None) -> str:
-    """Return one line: processor, usable cores, memory, system, Python, GPU if it is the device, preloaded libraries."""
+    """Return one line: processor, usable cores, memory, system, Python, a GPU if it is used, preloaded libraries."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return (
         f"{_processor()}, {cores} core{'s' * (cores != 1)}, {_memory()}, "
