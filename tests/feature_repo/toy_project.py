@@ -154,7 +154,8 @@ def _users(users: int, histories: pl.DataFrame) -> pl.DataFrame:
         how="left",
         maintain_order="left",
     )
-    level = pl.col("interaction_count").qcut(4, labels=["L1", "L2", "L3", "L4"]).cast(pl.String)
+    count = pl.col("interaction_count")
+    level = pl.format("L{}", (count.rank("ordinal") - 1) * 4 // count.count() + 1)
     return frame.with_columns(
         profile=pl.lit(None, pl.String),
         activity_level=level,
