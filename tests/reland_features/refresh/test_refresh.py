@@ -4,96 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 import sqlite3
 import subprocess
 import sys
-from dataclasses import dataclass
-from datetime import datetime
 
 import numpy as np
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
+from two_days import EARLY, LATE, SETTINGS, opened
 
 from reland_features import publishing
 from reland_features.curation.editing import Desk
-from reland_features.demo.simulator import simulate, write_world
-from reland_features.encoders.base import FITTED
-from reland_features.errors import (
-    ConfigError,
-    EncoderMismatchError,
-    FeatureStoreError,
-    PoolError,
-    TableError,
-)
+from reland_features.errors import FeatureStoreError, PoolError
 from reland_features.explain import explain
 from reland_features.finished_pool import FinishedPool
-from reland_features.init import make_project
 from reland_features.live_pool import open_index
-from reland_features.pipeline import REFRESH, Run, refresh, run
+from reland_features.pipeline import REFRESH, refresh, run
 from reland_features.pool import collection_name, live_alias
 from reland_features.project import Project
 from reland_features.prompts import PromptTemplate
 from reland_features.quality import measure
-from reland_features.sources import discover_columns
-
-SETTINGS = [
-    "rationales.engine=dummy",
-    "feast.apply=false",
-    "feast.materialize=false",
-    "match.matcher=exact",
-    "encoder.options={max_epochs=2}",
-]
-EARLY, LATE = "data.as_of=2024-06-01", "data.as_of=2024-07-15"
-
-
-@dataclass(frozen=True)
-class Days:
-    """A project with features of two days, and what was made on each."""
-
-    project: Project
-    first: Run
-    second: Run
-
-    def matches(self, made: Run) -> pl.DataFrame:
-        return pl.read_parquet(made.outcomes["match"].artifact.table("matches"))
-
-    def histories(self, made: Run) -> dict[str, list[str]]:
-        marts = made.outcomes["prepare"].artifact.table("user_histories")
-        return dict(pl.read_parquet(marts, columns=["user_id", "item_ids"]).iter_rows())
-
-
-def make(folder, *settings: str) -> Project:
-    """60 users: of six two do nothing after the first day, and one comes only then; u00000005 has 4 and 1 events."""
-    world = simulate(users=60, seed=1)
-    kind, is_early = pl.col("user_id").str.slice(1).cast(pl.Int64) % 6, pl.col("timestamp") <= datetime(2024, 6, 1)
-    seen = world.interactions.filter((kind > 2) | (is_early & (kind < 2)) | (~is_early & (kind == 2)))
-    # Of four events none is held out, of five the last two: the fourth, which the first day knows, among them.
-    place = pl.col("timestamp").rank("ordinal").over("user_id", is_early)
-    seen = seen.filter((pl.col("user_id") != "u00000005") | (place <= pl.when(is_early).then(4).otherwise(1)))
-    tables = write_world(folder / "tables", dataclasses.replace(world, interactions=seen))
-    make_project(folder, tables, {}, discover=discover_columns)
-    toml = (folder / "reland.toml").read_text().replace("fraction = 0.1", "count = 6")
-    (folder / "reland.toml").write_text(toml)
-    return Project.open(folder, [*SETTINGS, *settings])
-
-
-def opened(project: Project, *settings: str) -> Project:
-    return Project.open(project.root, [*SETTINGS, *settings])
 
 
 def asked(project: Project) -> int:
     with sqlite3.connect(project.ledger) as connection:
         return connection.execute("select count(*) from attempts").fetchone()[0]
-
-
-@pytest.fixture(scope="module", params=["lightgcn", "sasrec"])
-def days(request, tmp_path_factory) -> Days:
-    project = make(tmp_path_factory.mktemp("days") / "D", f"encoder.name={request.param}")
-    encoder = f"encoder.name={request.param}"
-    first = run(opened(project, encoder, EARLY), "publish")
-    return Days(project, first, refresh(opened(project, encoder, LATE, "rationales.engine=openai")))
 
 
 def test_no_seed_is_drawn_no_llm_asked_and_the_pool_stays(days):
@@ -211,20 +147,6 @@ def test_a_second_refresh_finds_everything_done_and_one_of_the_same_tables_chang
     refresh(opened(days.project, encoder, LATE))
 
 
-@pytest.fixture(scope="module")
-def early(tmp_path_factory) -> Project:
-    """A project of the first day, with the marts of the second."""
-    project = make(tmp_path_factory.mktemp("early") / "D")
-    run(opened(project, EARLY), "publish")
-    run(opened(project, LATE), "prepare")  # once: each of the tests would have dbt build them again
-    return project
-
-
-@pytest.fixture
-def project(early, tmp_path) -> Project:
-    return opened(Project.open(shutil.copytree(early.root, tmp_path / "D")))
-
-
 def test_the_command_says_what_a_refresh_changed(project):
     settings = [argument for setting in SETTINGS for argument in ("--set", setting)]
     command = [
@@ -338,113 +260,3 @@ def test_in_milvus_the_pool_stays_live(project):
         index.close()
     version = project.current()["pool_version"]
     assert live == collection_name(project.config.pool.collection_prefix, version)
-
-
-def forget_the_fit(project: Project) -> None:
-    for path in project.state.glob(f"artifacts/behavior_vectors/*/{FITTED}*"):
-        path.unlink()
-
-
-def drop_the_seeds(project: Project) -> None:
-    shutil.rmtree(project.state / "artifacts" / "seed_users")
-
-
-def unpublish(project: Project) -> None:
-    (project.state / "current.json").unlink()
-
-
-@pytest.mark.parametrize(
-    ("spoil", "settings", "error", "what", "hint"),
-    [
-        (None, ["seed=1", LATE], EncoderMismatchError, "made with another encoder", "make a new pool: reland run"),
-        (None, ["data.as_of=2024-05-01"], PoolError, "tables end before those", "a pool of that day"),
-        (None, ["evaluation.holdout=0", LATE], ConfigError, "may know what is to be predicted", "reland run"),
-        (None, ["encoder.name=sasrec", LATE], EncoderMismatchError, "made with another encoder", "reland run"),
-        (forget_the_fit, [LATE], PoolError, "learnt was not kept", "make a new pool: reland run"),
-        (drop_the_seeds, [LATE], PoolError, "seed_users that this pool was made from are gone", "reland run"),
-        (unpublish, [LATE], FeatureStoreError, "published no features yet", "reland run"),
-    ],
-)
-def test_a_pool_that_cannot_be_matched_to_is_refused_before_anything_changes(
-    project, spoil, settings, error, what, hint
-):
-    if spoil:
-        spoil(project)
-    current = project.state / "current.json"
-    before = current.read_text() if current.is_file() else None
-    with pytest.raises(error, match=what) as raised:
-        refresh(opened(project, *settings))
-    assert hint in raised.value.hint
-    assert (current.read_text() if current.is_file() else None) == before
-    assert len(list((project.features / "user_rationale").glob("*.parquet"))) == 1
-
-
-@pytest.mark.parametrize(
-    ("spoil", "settings", "warned"),
-    [
-        (None, [LATE], True),
-        # What `reland refresh` would refuse, it is not the way out of.
-        (None, ["seed=1", LATE], False),
-        (None, ["data.as_of=2024-05-01"], False),
-        (forget_the_fit, [LATE], False),
-    ],
-)
-def test_a_run_says_that_it_leaves_the_published_pool_before_it_fits(project, caplog, spoil, settings, warned):
-    if spoil:
-        spoil(project)
-    run(opened(project, *settings), "encode")
-    assert ("this makes another pool" in caplog.text) is warned
-    if warned:
-        assert "up to 2024-06-01T00:00:00" in caplog.text
-        assert "now 2024-07-15T00:00:00" in caplog.text
-        assert "To keep the pool: reland refresh" in caplog.text
-
-
-def test_after_a_refresh_a_run_still_makes_another_pool(project, caplog):
-    refresh(opened(project, LATE))
-    assert "another pool" not in caplog.text
-    run(opened(project, LATE), "encode")
-    assert "this makes another pool" in caplog.text
-
-
-OWN = """
-from reland_features.encoders.lightgcn import LightGCN
-
-class Own:
-    def __init__(self, dimension, seed):
-        self.inner, self.encoder_id = LightGCN(dimension, seed, max_epochs=1), "own"
-
-    def encode(self, interactions, as_of):
-        vectors = self.inner.encode(interactions, as_of)
-        return type(vectors)(vectors.user_ids, vectors.vectors, "own", as_of)
-"""
-
-
-TAKES_OTHER = """
-    def save(self, path):
-        raise AssertionError("not meant")
-
-    def transform(self, X):
-        raise AssertionError("not meant")
-"""
-
-
-@pytest.mark.parametrize("more", ["", TAKES_OTHER], ids=["no methods", "methods of another meaning"])
-def test_an_encoder_of_ones_own_is_told_what_it_lacks(project, monkeypatch, more):
-    monkeypatch.delitem(sys.modules, "own_encoder", raising=False)
-    monkeypatch.syspath_prepend(project.root)
-    (project.root / "own_encoder.py").write_text(OWN + more)
-    own = ["encoder.name=own_encoder:Own", "encoder.options={}"]
-    run(opened(project, *own, EARLY), "publish")
-    with pytest.raises(ConfigError, match="without being fitted again") as raised:
-        refresh(opened(project, *own, LATE))
-    assert raised.value.got == "Own without save(folder) or transform(interactions, as_of, fitted)"
-
-
-def test_tables_of_which_the_pool_knows_nobody_are_refused(project):
-    for path in (project.root / "tables").glob("*.parquet"):
-        frame = pl.read_parquet(path)
-        ids = [pl.format("x{}", name).alias(name) for name in ("user_id", "item_id") if name in frame.columns]
-        frame.with_columns(ids).write_parquet(path)
-    with pytest.raises(TableError, match="no user has behaviour that the pool's encoder knows"):
-        refresh(opened(project, LATE))
