@@ -93,7 +93,7 @@ def test_every_page_of_results_stands_in_their_index():
         (
             "table2_ml-1m_strong",
             "### Whole histories, a strong LLM",
-            ["LightGCN", "NGCF", "NeuMF", "GRU4Rec", "SASRec"],
+            ["LightGCN", "NGCF", "NeuMF", "GRU4Rec", "SASRec", "DuoRec"],
         ),
     ],
 )
