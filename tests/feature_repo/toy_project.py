@@ -155,7 +155,8 @@ def _users(users: int, histories: pl.DataFrame) -> pl.DataFrame:
         maintain_order="left",
     )
     count = pl.col("interaction_count")
-    level = pl.format("L{}", (count.rank("ordinal") - 1) * 4 // count.count() + 1)
+    above = pl.sum_horizontal(*(count > count.quantile(q, "linear") for q in (0.25, 0.5, 0.75)))
+    level = pl.format("L{}", pl.when(count.is_not_null()).then(above + 1))
     return frame.with_columns(
         profile=pl.lit(None, pl.String),
         activity_level=level,
