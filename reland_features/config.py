@@ -119,20 +119,25 @@ def parse(values: Mapping[str, Any], where: str = CONFIG_FILE) -> Config:
         raise CheckError(problems) from error
 
 
-def _set(values: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
+def assignment(text: str, option: str, example: str) -> tuple[str, Any]:
+    """Split ``KEY=VALUE`` of a command line's `option`: the value as TOML reads it, or else the text as it stands.
+
+    Raises
+    ------
+    ConfigError
+        There is no ``=`` or nothing before it; `example` is what is expected.
+    """
+    key, equals, value = text.partition("=")
     if not equals or not key:
-        raise ConfigError(
-            "--set takes KEY=VALUE",
-            where="--set",
-            got=override,
-            expected="seeds.fraction=0.02",
-            hint="reland run --help",
-        )
+        raise ConfigError(f"{option} takes KEY=VALUE", where=option, got=text, expected=example)
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        return key, tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
-        value = text
+        return key, value
+
+
+def _set(values: dict[str, Any], override: str) -> None:
+    key, value = assignment(override, "--set", "seeds.fraction=0.02")
     *path, last = key.split(".")
     table = values
     for part in path:

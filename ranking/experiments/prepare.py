@@ -23,7 +23,7 @@ from ranking.experiments import toml
 from ranking.experiments.dataset import TASKS, Dataset, load_dataset
 from ranking.experiments.options import add_names
 from reland_features.artifacts import file_id, whole_folder, write_atomically
-from reland_features.config import CONFIG_FILE, load, parse
+from reland_features.config import CONFIG_FILE, assignment, load, parse
 from reland_features.errors import ConfigError, RelandError
 from reland_features.imported_texts import id_of_texts
 from reland_features.project import Project
@@ -119,14 +119,7 @@ def settings(
             hint="--rationales FILE, to bring texts of another system under this name",
         )
     changes = {**_ALL, **dataset.settings, **_TASK[task], **dataset.sources.get(source, {})}
-    for setting in more:
-        key, equals, text = setting.partition("=")
-        if not equals or not key:
-            raise ConfigError("--set takes KEY=VALUE", got=setting, expected="seeds.fraction=0.02")
-        try:
-            changes[key] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            changes[key] = text
+    changes |= dict(assignment(setting, "--set", "seeds.fraction=0.02") for setting in more)
     return {key: _plain(value) for key, value in changes.items() if not (imported and key in _OF_THE_IMPORT)}
 
 

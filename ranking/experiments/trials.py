@@ -37,17 +37,24 @@ class Trial:
     epoch: int
 
 
-def search(runner: Runner, specs: Sequence[RunSpec], count: int) -> dict[RunSpec, list[Trial]]:
+def search(
+    runner: Runner, specs: Sequence[RunSpec], count: int, grid: Mapping[str, Sequence[Any]] | None = None
+) -> dict[RunSpec, list[Trial]]:
     """Train every combination of each spec's lists, or `count` of them drawn at random; return the best first.
 
     All specs of a backbone try the same combinations. Trials are kept beside the projects, not among results.
+
+    Parameters
+    ----------
+    grid : mapping, optional
+        Lists by ``options.<name>`` or ``fit.<name>``, in place of those of the data set's file.
 
     Raises
     ------
     ConfigError
         The data set's file has no lists for a backbone, or the count is below 1.
     """
-    tried = {spec: _trials(runner, spec, count) for spec in specs}
+    tried = {spec: _trials(runner, spec, count, grid) for spec in specs}
     beside = dataclasses.replace(runner, results=runner.projects / "searches", keep_weights=False, part="validation")
     runs = beside.run_all([each for of in tried.values() for each in of])
     return {
@@ -87,9 +94,9 @@ def combinations(space: Mapping[str, Sequence[Any]], count: int, seed: int = 0) 
     ]
 
 
-def _trials(runner: Runner, spec: RunSpec, count: int) -> list[RunSpec]:
+def _trials(runner: Runner, spec: RunSpec, count: int, grid: Mapping[str, Sequence[Any]] | None) -> list[RunSpec]:
     cut = spec.keep_last is not None
-    space = runner.dataset.search_space(spec.task, spec.backbone, cut=cut, quick=spec.quick)
+    space = grid or runner.dataset.search_space(spec.task, spec.backbone, cut=cut, quick=spec.quick)
     if not space or count < 1:
         raise ConfigError(
             "there is nothing to search",

@@ -97,6 +97,35 @@ def test_search_prints_the_best_by_validation_as_toml_and_never_ranks_the_test_p
     assert "4 finished before, 0 to do" in capsys.readouterr().err
 
 
+def test_a_grid_takes_the_place_of_the_lists_in_the_file(world, capsys):
+    grid = ("fit.schedule=cosine", "fit.max_epochs=2", "options.layers=[1, 2]")
+    assert world.run("search", "--backbone", "lightgcn", *(f"--grid={each}" for each in grid)) == 0
+    runs = [Run.read(path).facts["hyperparameters"] for path in (world.projects / "searches").rglob("*.parquet")]
+    tried = [(run["options"]["layers"], run["fit"]["schedule"], run["fit"]["max_epochs"]) for run in runs]
+    assert sorted(tried) == [(1, "cosine", 2), (2, "cosine", 2)]
+    assert "'--grid=options.layers=[1, 2]'" in capsys.readouterr().out, "the command says what was searched"
+
+
+@pytest.mark.parametrize(
+    "grid, message",
+    [
+        (["fit.learning_rate"], "--grid takes KEY=VALUE"),
+        (["fit.learning_rate=[]"], "takes a list as TOML writes it"),
+        (["fit.learning_rate=[0.1"], "takes a list as TOML writes it"),
+        (["fit.learning_rate=0.1", "fit.learning_rate=0.2"], "names a key for the second time"),
+        (["fit.learning_rat=0.1"], "a training setting has no such name"),
+        (["options.layers=two"], "an option of a backbone is of the wrong type"),
+        (["learning_rate=0.1"], "a hyperparameter has no such name"),
+    ],
+)
+def test_a_wrong_grid_is_one_error_before_any_trial(world, capsys, grid, message):
+    assert world.run("search", "--backbone", "lightgcn", *(f"--grid={each}" for each in grid)) == 1
+    error = capsys.readouterr().err
+    assert error.count("error:") == 1
+    assert message in error
+    assert not (world.projects / "searches").exists()
+
+
 @pytest.mark.parametrize(("more", "epochs"), [(("--keep-last", "2"), 2), (("--quick",), 1)])
 def test_a_search_of_cut_or_quick_trainings_does_not_shorten_them(world, more, epochs):
     file = world.folder / "made-up.toml"
