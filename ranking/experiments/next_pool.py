@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from ranking.experiments.inputs import rationales_of, seed_rows
 from ranking.experiments.options import add_cut, add_names
 from ranking.experiments.planner import check_comparable
 from ranking.experiments.runner import Runner
-from ranking.experiments.runs import Run, RunSpec
+from ranking.experiments.runs import Plan, Run, RunSpec
 from ranking.experiments.study import Study, without_users
 from ranking.experiments.table2 import READING
 from ranking.experiments.tables import Group
@@ -47,18 +47,20 @@ def run(study: Study) -> list[Path]:
     if same := sorted({p.project.name for p, o in zip(plans, others, strict=True) if p.project == o.project}):
         raise ConfigError("there is one pool, not two", where="--next", got=", ".join(same), hint="another --source")
     check_comparable([*plans, *others])
-    roots = {plan.project for plan in (*plans, *others)}
-    seeds = np.unique(np.concatenate([seed_rows(root) for root in sorted(roots)]))
+    seeds = _seeds([*plans, *others])
     groups = study.measure(wanted)
     moved = [
         _with_next_pool(study.runner, group, spec, options.next)
         for group, (_, spec) in zip(groups, wanted, strict=True)
     ]
-    every = [replace(group, runs=tuple(without_users(run, seeds) for run in group.runs)) for group in (*groups, *moved)]
+    every = [
+        replace(group, runs=tuple(without_users(run, seeds[spec.task]) for run in group.runs))
+        for group, (_, spec) in zip((*groups, *moved), (*wanted, *wanted), strict=True)
+    ]
     measured, differences = tables.figures(every), tables.differences(every)
     pairs = [((_moved(b), name), (b, name)) for b in options.backbones for name in options.variants]
     between = tables.differences_between(every, pairs, "pool")
-    users = every[0].runs[0].users
+    users = {spec.task: group.runs[0].users for group, (_, spec) in zip(every, wanted, strict=False)}
     return study.publish(
         f"The pool of another day on {study.dataset.name}",
         every,
@@ -110,8 +112,16 @@ def _moved(setting: str) -> str:
     return f"{setting}, next pool"
 
 
-def _compared(specs: Sequence[RunSpec], study: Study, users: np.ndarray) -> str:
-    """Return how alike the two pools are for the measured users, for each variant that is no control."""
+def _seeds(plans: Sequence[Plan]) -> dict[str, np.ndarray]:
+    """Return by task the rows of the users who are seeds of either pool; each task has a split of its own."""
+    roots: dict[str, set[Path]] = {}
+    for plan in plans:
+        roots.setdefault(plan.spec.task, set()).add(plan.project)
+    return {task: np.unique(np.concatenate([seed_rows(root) for root in sorted(of)])) for task, of in roots.items()}
+
+
+def _compared(specs: Sequence[RunSpec], study: Study, users: Mapping[str, np.ndarray]) -> str:
+    """Return how alike the two pools are for a task's measured users, for each variant that is no control."""
     rows = []
     for spec in specs:
         if spec.variant not in study.options.variants:
@@ -122,8 +132,8 @@ def _compared(specs: Sequence[RunSpec], study: Study, users: np.ndarray) -> str:
         vectors = []
         for rationales in found:
             assert rationales is not None
-            weights = np.where(rationales.rows >= 0, rationales.weights, 0)[users]
-            vectors.append(np.einsum("uk,ukd->ud", weights, rationales.embeddings[rationales.rows[users]]))
+            weights = np.where(rationales.rows >= 0, rationales.weights, 0)[users[spec.task]]
+            vectors.append(np.einsum("uk,ukd->ud", weights, rationales.embeddings[rationales.rows[users[spec.task]]]))
         norms = np.linalg.norm(vectors[0], axis=1) * np.linalg.norm(vectors[1], axis=1)
         has = norms > 0
         cosine = (vectors[0] * vectors[1]).sum(axis=1)[has] / norms[has]
@@ -138,4 +148,7 @@ def _compared(specs: Sequence[RunSpec], study: Study, users: np.ndarray) -> str:
             ]
         )
     table = tables.markdown(["", "variant", "seeds", "same text", "cosine"], rows, left=2)
-    return f"{len(users):,} users are measured.\n\n{table}"
+    measured = " and ".join(
+        f"{len(of):,} users" + (f" ({task})" if len(users) > 1 else "") for task, of in users.items()
+    )
+    return f"{measured} are measured.\n\n{table}"

@@ -14,6 +14,7 @@ import pytest
 from made_up import World
 from toy_project import CREATED_AT
 
+from ranking.experiments import next_pool
 from ranking.experiments.__main__ import main
 from ranking.experiments.inputs import seed_rows
 from ranking.experiments.runs import Run
@@ -26,16 +27,25 @@ SETTINGS = ("sasrec", "sasrec, next pool")
 
 @pytest.fixture
 def two(prepared, tmp_path) -> World:
-    """The world with a copy of its sequential project, `sequential-next`, whose pool is the same but for its name."""
-    projects = tmp_path / "projects" / "made-up"
+    return two_projects(prepared, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def unchanged(prepared, tmp_path_factory) -> World:
+    return two_projects(prepared, tmp_path_factory.mktemp("unchanged"))
+
+
+def two_projects(prepared: World, folder: Path) -> World:
+    """Return the world with a copy of its sequential project, `sequential-next`, whose pool is the same."""
+    projects = folder / "projects" / "made-up"
     shutil.copytree(prepared.projects / "made-up" / "sequential", projects / "sequential")
     shutil.copytree(projects / "sequential", projects / "sequential-next")
-    file = shutil.copy(prepared.folder / "made-up.toml", tmp_path)
+    file = shutil.copy(prepared.folder / "made-up.toml", folder)
     with Path(file).open("a") as text:
         text.write("[sequential.sasrec]\nfit = { max_epochs = 2 }\n")
     for name in ("sequential", "sequential-next"):
         apply_repository(projects / name / "feature_repo")  # its registry names the folder that it was copied from
-    return World(tmp_path, prepared.toy)
+    return World(folder, prepared.toy)
 
 
 def publish_another(world: World, pool: pl.DataFrame) -> None:
@@ -99,6 +109,18 @@ def test_another_pool_moves_what_reads_it_and_nothing_is_trained_again(two, caps
     assert (two.raw(), means(two)) == (raw, found)
 
 
+@pytest.mark.slow  # two projects more, which Feast applies
+def test_each_task_leaves_out_the_seeds_of_its_own_pools(two, prepared, monkeypatch):
+    folder = two.projects / "made-up"
+    for name in ("collaborative", "collaborative-next"):
+        shutil.copytree(prepared.projects / "made-up" / "collaborative", folder / name)
+        apply_repository(folder / name / "feature_repo")
+    seeds = {"sequential": [0, 1], "sequential-next": [1, 2], "collaborative": [7], "collaborative-next": [7]}
+    monkeypatch.setattr(next_pool, "seed_rows", lambda root: np.array(seeds[root.name]))
+    assert two.run("next_pool", "--next", "next", "--backbones", "sasrec,lightgcn", "--quick") == 0
+    assert "36 users (sequential) and 38 users (collaborative) are measured" in two.text(f"{PAGE}_quick"), "of 39"
+
+
 def test_the_summary_leaves_it_out(two, capsys):
     publish_another(two, two.toy.pool)
     assert two.run("next_pool", "--next", "next") == 0
@@ -115,10 +137,10 @@ def test_the_summary_leaves_it_out(two, capsys):
         (("--next", "next", "--variants", "reland_dated"), "read no rationales of a pool as it is published"),
     ],
 )
-def test_what_cannot_be_measured_is_said_before_anything_is_trained(two, capsys, more, said):
-    assert two.run("next_pool", *more) == 1
+def test_what_cannot_be_measured_is_said_before_anything_is_trained(unchanged, capsys, more, said):
+    assert unchanged.run("next_pool", *more) == 1
     assert said in capsys.readouterr().err
-    assert not two.raw()
+    assert not unchanged.raw()
 
 
 def test_pools_of_other_interactions_are_refused(two, capsys):
