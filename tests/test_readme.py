@@ -113,7 +113,7 @@ def test_the_figures_of_table_2_that_are_told_are_those_of_the_results(page, aft
 def test_the_backbones_beside_published_figures_are_those_of_the_results():
     """A row that says how many seeds is of the page with so many."""
     more_seeds = {
-        "LightGCN": "table2_ml-1m_strong_lightgcn_id_four_seeds",
+        "LightGCN": "table2_ml-1m_strong_lightgcn_five_seeds",
         "NeuMF": "table2_ml-1m_strong_neumf_five_seeds",
     }
     table = re.findall(
