@@ -18,9 +18,10 @@ import polars as pl
 
 from benchmarks.machine import machine
 from benchmarks.projects import RESULTS
-from ranking import ctr, train
+from ranking import train
 from ranking.ctr_data import CtrData
-from ranking.ctr_metrics import Measured, difference
+from ranking.ctr_fitting import fit, predict
+from ranking.ctr_metrics import Measured, difference, mean
 from ranking.dataset import TEST, TRAIN, ranking_queries
 from ranking.metrics import paired_bootstrap, query_metrics
 from ranking.project import RankingProject
@@ -101,11 +102,11 @@ def masknet(now: RankingProject, later: RankingProject, users: int | None, seeds
     }
     if given[NEXT].encoder != given[ACROSS].encoder:
         raise SystemExit("the projects' rows encode differently: they were not made of the same tables")
-    trained = {name: [ctr.fit(given[name], seed=seed).model for seed in range(seeds)] for name in (OF_ONE, ACROSS)}
+    trained = {name: [fit(given[name], seed=seed).model for seed in range(seeds)] for name in (OF_ONE, ACROSS)}
     trained[NEXT] = trained[ACROSS]
     measured = {
         name: [
-            Measured(data.test.label.numpy(), ctr.predict(model, data, data.test), data.test.group)
+            Measured(data.test.label.numpy(), predict(model, data, data.test), data.test.group)
             for model in trained[name]
         ]
         for name, data in given.items()
@@ -115,7 +116,7 @@ def masknet(now: RankingProject, later: RankingProject, users: int | None, seeds
     return Compared(
         "MaskNet",
         "AUC within users",
-        {name: ctr.mean(runs, metric) for name, runs in measured.items()},
+        {name: mean(runs, metric) for name, runs in measured.items()},
         {pair: (found.value, found.low, found.high) for pair, found in intervals.items()},
     )
 

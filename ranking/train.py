@@ -1,6 +1,6 @@
 """Train the ranker that is served: ``python -m ranking.train --project D --model xgboost``.
 
-XGBoost learns from a frame that Feast joins, here; MaskNet in `ranking.ctr` and SASRec in `ranking.sequential`.
+XGBoost learns from a frame that Feast joins, here; MaskNet in `ranking.ctr_fitting` and SASRec in `ranking.sequential`.
 """
 
 from __future__ import annotations
@@ -238,7 +238,7 @@ def main(arguments: list[str] | None = None) -> int:
             given = {"max_users": options.max_users, "across_pools": options.across_pools}
             folder = save(train(project, options.service, **given), project.models)
         else:  # torch is imported only where it is needed
-            module = "ranking.ctr" if options.model == "masknet" else "ranking.sequential"
+            module = "ranking.ctr_fitting" if options.model == "masknet" else "ranking.sequential"
             given = {"device": options.device, "across_pools": options.across_pools}
             sampled = {"max_users": options.max_users} if options.model == "masknet" else {}  # SASRec reads everyone
             folder = importlib.import_module(module).train(project, **given, **sampled)

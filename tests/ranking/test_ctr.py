@@ -14,10 +14,11 @@ import torch
 from sklearn.metrics import log_loss
 
 from ranking.controls import CONSTANT, RATIONALES, SHUFFLED
-from ranking.ctr import BASELINE, CtrSettings, compare, fit, main, predict
+from ranking.ctr import BASELINE, compare, main
 from ranking.ctr_data import CtrData
 from ranking.ctr_features import with_mart_features
 from ranking.ctr_fields import FieldEncoder, Vocabulary
+from ranking.ctr_fitting import CtrSettings, fit, predict
 from ranking.ctr_metrics import METRICS
 from ranking.fitting import TrainingDivergedError
 from ranking.impressions import impression_labels

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ranking.ctr import train as train_ctr
+from ranking.ctr_fitting import train as train_ctr
 from ranking.device import chosen_device
 from ranking.train import main as train
 from reland_features.errors import ConfigError

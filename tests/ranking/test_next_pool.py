@@ -18,10 +18,10 @@ from toy_project import CREATED_AT, MADE_WITH, Toy, make_toy
 from benchmarks import across_pools
 from ranking.backbones import build
 from ranking.checkpoints import read_checkpoint
-from ranking.ctr import CtrSettings
-from ranking.ctr import train as train_masknet
 from ranking.ctr_data import CtrData
 from ranking.ctr_fields import FieldEncoder
+from ranking.ctr_fitting import CtrSettings
+from ranking.ctr_fitting import train as train_masknet
 from ranking.features import load_features
 from ranking.fitting import FitSettings
 from ranking.masknet import MaskNet, MaskNetSettings

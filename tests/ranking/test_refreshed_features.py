@@ -11,8 +11,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from ranking.checkpoints import read_checkpoint
-from ranking.ctr import CtrSettings
-from ranking.ctr import train as train_masknet
+from ranking.ctr_fitting import CtrSettings
+from ranking.ctr_fitting import train as train_masknet
 from ranking.fitting import FitSettings
 from ranking.masknet import MaskNetSettings
 from ranking.project import RankingProject

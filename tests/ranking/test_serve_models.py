@@ -18,10 +18,10 @@ from ranking import sequential
 from ranking.backbones import build
 from ranking.backbones.base import First
 from ranking.checkpoints import Checkpoint, read_checkpoint
-from ranking.ctr import CtrSettings
-from ranking.ctr import train as train_masknet
 from ranking.ctr_data import CtrData
 from ranking.ctr_fields import FieldEncoder
+from ranking.ctr_fitting import CtrSettings
+from ranking.ctr_fitting import train as train_masknet
 from ranking.features import load_features
 from ranking.fitting import FitSettings
 from ranking.masknet import MaskNet, MaskNetSettings

@@ -12,9 +12,9 @@ from fastapi.testclient import TestClient
 from test_serve_models import OPTIONS, SMALL, assert_masknet_parity, assert_sasrec_parity
 from toy_project import AS_OF, CREATED_AT, make_toy, write_project
 
-from ranking.ctr import CtrSettings
-from ranking.ctr import train as train_masknet
 from ranking.ctr_data import CtrData
+from ranking.ctr_fitting import CtrSettings
+from ranking.ctr_fitting import train as train_masknet
 from ranking.fitting import FitSettings
 from ranking.project import RankingProject
 from ranking.seed_lists import rows_and_shares, seed_lists

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ranking import ctr, train
-from ranking.ctr import CtrSettings
+from ranking import ctr_fitting, train
+from ranking.ctr_fitting import CtrSettings
 from ranking.masknet import MaskNetSettings
 from ranking.project import RankingProject
 from ranking.trained_facts import FACTS
@@ -37,7 +37,7 @@ def test_the_command_says_how_many_users_it_learnt_from(sampled, monkeypatch, ca
 
 def test_masknet_learns_from_as_many(sampled):
     short = CtrSettings(max_epochs=1)
-    folders = [ctr.train(sampled, MaskNetSettings(), short, max_users=size) for size in (None, 30)]
+    folders = [ctr_fitting.train(sampled, MaskNetSettings(), short, max_users=size) for size in (None, 30)]
     found = [json.loads((folder / FACTS).read_text())["protocol"] for folder in folders]
     assert [text.split(", ")[1] for text in found] == ["50 users", "30 users"]
 

@@ -9,9 +9,9 @@ from emulated_device import emulated_device, forget
 from torch import nn
 
 from ranking.backbones import COLLABORATIVE, FLOORS, SEQUENTIAL, build, pairs
-from ranking.ctr import CtrSettings, predict
-from ranking.ctr import fit as fit_ctr
 from ranking.ctr_data import CtrData
+from ranking.ctr_fitting import CtrSettings, predict
+from ranking.ctr_fitting import fit as fit_ctr
 from ranking.device import device_of, on_device
 from ranking.fitting import FitSettings, evaluate, fit
 from ranking.masknet import MaskNetSettings
