@@ -112,19 +112,15 @@ def test_the_figures_of_table_2_that_are_told_are_those_of_the_results(page, aft
 
 def test_the_backbones_beside_published_figures_are_those_of_the_results():
     """A row that says how many seeds is of the page with so many."""
-    more_seeds = {
-        "LightGCN": "table2_ml-1m_strong_lightgcn_five_seeds",
-        "NeuMF": "table2_ml-1m_strong_neumf_five_seeds",
-    }
     table = re.findall(
         r"^\| (\w+) \| (masked|unmasked) \|(.+)\|$", (ROOT / "docs/rankers.md").read_text(), flags=re.MULTILINE
     )
     assert len(table) == 8
     for backbone, convention, cells in table:
         beauty, _, movielens, _ = cells.split("|")
-        of_movielens = more_seeds[backbone] if "seeds" in movielens else "table2_ml-1m_id_only"
-        for page, cell in (("table2_beauty_id_only", beauty), (of_movielens, movielens)):
-            measured = pl.read_parquet(ROOT / "docs" / "results" / "ranking" / f"{page}.parquet").filter(
+        for tables, featured, cell in (("beauty", "beauty", beauty), ("ml-1m", "ml-1m_strong", movielens)):
+            page = f"{featured}_{backbone.lower()}_five_seeds" if "seeds" in cell else f"{tables}_id_only"
+            measured = pl.read_parquet(ROOT / "docs" / "results" / "ranking" / f"table2_{page}.parquet").filter(
                 pl.col("variant") == "id", pl.col("setting") == backbone.lower(), pl.col("convention") == convention
             )
             told = [float(number) for number in cell.split("(")[0].split(",")]
